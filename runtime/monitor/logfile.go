@@ -1,0 +1,89 @@
+package monitor
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// logFile is a container's log. A write that does not fit (ENOSPC, EDQUOT) is taken back whole and counted:
+// the container never waits for space, and the file never holds half an entry.
+type logFile struct {
+	path    string
+	fd      int
+	size    uint64
+	dropped uint64 // bytes of output that were not logged
+}
+
+func openLog(path string) (*logFile, error) {
+	l := &logFile{path: path, fd: -1}
+	if err := l.reopen(path); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// reopen opens the path again after the kubelet moved the file away. On an error the old file stays in use.
+func (l *logFile) reopen(path string) error {
+	if err := makeParents(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("make log directory of %s: %w", path, err)
+	}
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o640)
+	if err != nil {
+		return fmt.Errorf("open log %s: %w", path, err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		_ = unix.Close(fd)
+		return fmt.Errorf("stat log %s: %w", path, err)
+	}
+	l.close()
+	l.path, l.fd, l.size = path, fd, uint64(st.Size)
+	return nil
+}
+
+func makeParents(dir string) error {
+	err := unix.Mkdir(dir, 0o755)
+	if err == unix.ENOENT && dir != "/" && dir != "." {
+		if err := makeParents(filepath.Dir(dir)); err != nil {
+			return err
+		}
+		err = unix.Mkdir(dir, 0o755)
+	}
+	if err == unix.EEXIST {
+		return nil
+	}
+	return err
+}
+
+// write appends entries that stand for n bytes of output. before is told the sizes first.
+func (l *logFile) write(entries []byte, n int, announce func(before, after uint64)) {
+	announce(l.size, l.size+uint64(len(entries)))
+	done := 0
+	for done < len(entries) {
+		k, err := unix.Write(l.fd, entries[done:])
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			l.truncate(l.size)
+			l.dropped += uint64(n)
+			return
+		}
+		done += k
+	}
+	l.size += uint64(done)
+}
+
+func (l *logFile) truncate(size uint64) {
+	_ = unix.Ftruncate(l.fd, int64(size))
+	l.size = size
+}
+
+func (l *logFile) close() {
+	if l.fd >= 0 {
+		_ = unix.Close(l.fd)
+		l.fd = -1
+	}
+}

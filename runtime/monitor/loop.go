@@ -1,0 +1,166 @@
+package monitor
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cri-mini/cri-mini/runtime/wire"
+)
+
+// handler is called when its descriptor is ready.
+type handler func(events uint32)
+
+type monitor struct {
+	epoll    int
+	listen   int
+	conn     int // the daemon's connection, -1 without
+	handlers map[int32]handler
+	procs    map[string]*process
+	pods     map[string]bool
+	scratch  [2]int // pipe for peeking into FIFOs
+	buf      []byte
+	out      []byte
+	null     int
+	now      func() time.Time
+}
+
+// Run serves the listening socket until the last pod is gone. Path is the socket's, removed at the end.
+func Run(listen int, path string) error {
+	m := &monitor{listen: listen, conn: -1, handlers: map[int32]handler{}, procs: map[string]*process{}, pods: map[string]bool{}, now: time.Now}
+	var err error
+	if m.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return fmt.Errorf("create epoll: %w", err)
+	}
+	if err := unix.Pipe2(m.scratch[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		return fmt.Errorf("make pipe: %w", err)
+	}
+	if m.null, err = unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
+		return fmt.Errorf("open /dev/null: %w", err)
+	}
+	m.buf, m.out = make([]byte, chunk), make([]byte, 0, 2*chunk)
+	if err := m.watch(listen, unix.EPOLLIN, func(uint32) { m.accept() }); err != nil {
+		return err
+	}
+	for served := false; !served || len(m.pods) > 0 || len(m.procs) > 0; {
+		if err := m.step(); err != nil {
+			return err
+		}
+		served = served || len(m.pods) > 0
+	}
+	return os.Remove(path)
+}
+
+// step waits for the next events, or for the next timeout of an exec, and handles them.
+func (m *monitor) step() error {
+	var events [32]unix.EpollEvent
+	n, err := unix.EpollWait(m.epoll, events[:], m.nextTimeout())
+	if err != nil && !errors.Is(err, unix.EINTR) {
+		return fmt.Errorf("wait for events: %w", err)
+	}
+	for _, ev := range events[:max(n, 0)] {
+		if h := m.handlers[ev.Fd]; h != nil { // an earlier event of this round may have removed it
+			h(ev.Events)
+		}
+	}
+	m.killOverdue()
+	return nil
+}
+
+func (m *monitor) watch(fd int, events uint32, h handler) error {
+	ev := unix.EpollEvent{Events: events, Fd: int32(fd)}
+	if err := unix.EpollCtl(m.epoll, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
+		return fmt.Errorf("watch descriptor %d: %w", fd, err)
+	}
+	m.handlers[int32(fd)] = h
+	return nil
+}
+
+func (m *monitor) unwatch(fd int) {
+	if fd < 0 {
+		return
+	}
+	_ = unix.EpollCtl(m.epoll, unix.EPOLL_CTL_DEL, fd, nil)
+	delete(m.handlers, int32(fd))
+}
+
+func (m *monitor) accept() {
+	fd, _, err := unix.Accept4(m.listen, unix.SOCK_CLOEXEC)
+	if err != nil {
+		return
+	}
+	// A daemon that connects replaces the one before: there is one owner of the state directory at a time.
+	m.hangUp()
+	m.conn = fd
+	if m.watch(fd, unix.EPOLLIN, func(ev uint32) { m.receive() }) != nil {
+		m.hangUp()
+	}
+}
+
+func (m *monitor) hangUp() {
+	if m.conn < 0 {
+		return
+	}
+	m.unwatch(m.conn)
+	_ = unix.Close(m.conn)
+	m.conn = -1
+}
+
+func (m *monitor) receive() {
+	msg, fds, err := m.read()
+	if err != nil || msg == nil {
+		closeAll(fds)
+		m.hangUp()
+		return
+	}
+	reply, give := m.handle(msg, fds)
+	reply.Seq = msg.Seq
+	m.send(reply, give)
+	if reply.Type == wire.TypeWelcome {
+		m.sendItems()
+	}
+}
+
+func (m *monitor) read() (*wire.Message, []int, error) {
+	packet, oob := make([]byte, wire.MaxMessage), make([]byte, unix.CmsgSpace(4*wire.MaxFDs))
+	n, oobn, flags, _, err := unix.Recvmsg(m.conn, packet, oob, unix.MSG_CMSG_CLOEXEC)
+	if err != nil || n == 0 {
+		return nil, nil, err
+	}
+	var fds []int
+	if cmsgs, err := unix.ParseSocketControlMessage(oob[:oobn]); err == nil {
+		for i := range cmsgs {
+			if got, err := unix.ParseUnixRights(&cmsgs[i]); err == nil {
+				fds = append(fds, got...)
+			}
+		}
+	}
+	if flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
+		return nil, fds, unix.EMSGSIZE
+	}
+	msg, err := wire.Decode(packet[:n])
+	return msg, fds, err
+}
+
+// send delivers to the daemon, if there is one. A daemon that does not read is hung up on: exits are kept.
+func (m *monitor) send(msg *wire.Message, fd int) {
+	if m.conn < 0 {
+		return
+	}
+	var oob []byte
+	if fd >= 0 {
+		oob = unix.UnixRights(fd)
+	}
+	if err := unix.Sendmsg(m.conn, msg.Encode(), oob, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT); err != nil {
+		m.hangUp()
+	}
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		_ = unix.Close(fd)
+	}
+}
