@@ -1,0 +1,190 @@
+package unpack
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	_ "crypto/sha512" // for digests that name it
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"syscall"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/opencontainers/go-digest"
+)
+
+// Blob is a layer as it comes from a registry or an archive.
+type Blob struct {
+	Content io.ReadCloser
+	Digest  digest.Digest // of Content as it is; empty skips the check
+	Size    int64         // of Content; negative skips the check
+	DiffID  digest.Digest // of the uncompressed tar
+}
+
+// maxWindow bounds the memory that a zstd frame may ask for; zstd(1) makes none above without --ultra --long.
+const maxWindow = 128 << 20
+
+// Apply unpacks a blob into the empty directory dir while it streams, and verifies its size, its digest and its diff
+// id. It closes the content. The compression is told by the first bytes, not by the media type: registries mislabel.
+//
+// On error dir must be thrown away. ErrCorrupt names what does not hold; an error of Content itself comes through.
+func Apply(ctx context.Context, dir string, b Blob, limits Limits) (Info, error) {
+	info, err := b.apply(ctx, dir, limits)
+	if err != nil {
+		return Info{}, fmt.Errorf("unpack layer %s (diff id %s): %w", b.Digest, b.DiffID, err)
+	}
+	return info, nil
+}
+
+func (b *Blob) apply(ctx context.Context, dir string, limits Limits) (Info, error) {
+	defer b.Content.Close()
+	if err := b.validate(); err != nil {
+		return Info{}, err
+	}
+	src := &source{r: b.Content, size: b.Size}
+	if b.Digest != "" {
+		src.hash = b.Digest.Algorithm().Hash()
+	}
+	in := bufio.NewReaderSize(src, 128<<10)
+	raw, err := decompress(in)
+	if err != nil {
+		return Info{}, src.blame(err)
+	}
+	ahead := readAhead(raw)
+	blame := func(err error) error {
+		if ahead.ended != nil { // the goroutine has left src alone
+			return src.blame(err)
+		}
+		return blameContent(err)
+	}
+	defer func() {
+		b.Content.Close() // unblocks a read in progress, so that stop does not wait for the registry
+		ahead.stop()
+	}()
+	diff := &tee{r: ahead, hash: b.DiffID.Algorithm().Hash()}
+	info, err := Tar(ctx, dir, diff, limits)
+	if err != nil {
+		return Info{}, blame(err)
+	}
+	// Padding after the archive counts for the diff id, bytes after the compressed stream for the digest.
+	if _, err := io.Copy(io.Discard, diff); err != nil {
+		return Info{}, blame(err)
+	}
+	if _, err := io.Copy(io.Discard, in); err != nil {
+		return Info{}, src.blame(err)
+	}
+	return info, b.verify(src, diff)
+}
+
+func (b *Blob) validate() error {
+	if err := b.DiffID.Validate(); err != nil {
+		return refuse("diff id: %w", err)
+	}
+	if b.Digest == "" {
+		return nil
+	}
+	if err := b.Digest.Validate(); err != nil {
+		return refuse("digest: %w", err)
+	}
+	return nil
+}
+
+func (b *Blob) verify(src *source, diff *tee) error {
+	if b.Size >= 0 && src.n != b.Size {
+		return refuse("blob has %d bytes, the manifest says %d", src.n, b.Size)
+	}
+	if b.Digest != "" {
+		if got := digest.NewDigest(b.Digest.Algorithm(), src.hash); got != b.Digest {
+			return refuse("digest mismatch: blob has %s", got)
+		}
+	}
+	if got := digest.NewDigest(b.DiffID.Algorithm(), diff.hash); got != b.DiffID {
+		return refuse("diff id mismatch: uncompressed content has %s", got)
+	}
+	return nil
+}
+
+// decompress sniffs the magic number.
+func decompress(in *bufio.Reader) (io.Reader, error) {
+	magic, err := in.Peek(4)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	switch {
+	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
+		return gzip.NewReader(in) // multi-stream, as stargz and pigz write it
+	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}),
+		len(magic) == 4 && magic[0]&0xf0 == 0x50 && bytes.Equal(magic[1:], []byte{0x2a, 0x4d, 0x18}): // skippable frame first
+		d, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+		if err != nil {
+			return nil, err
+		}
+		return d.IOReadCloser(), nil
+	}
+	return in, nil
+}
+
+// source counts and hashes the blob as it comes, and remembers where an error came from.
+type source struct {
+	r    io.Reader
+	hash hash.Hash
+	size int64
+	n    int64
+	eof  bool
+	err  error // of r itself
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	if s.size >= 0 && s.n > s.size {
+		s.err = refuse("blob is longer than the %d bytes that the manifest says", s.size)
+		return 0, s.err
+	}
+	n, err := s.r.Read(p)
+	s.n += int64(n)
+	if s.hash != nil {
+		s.hash.Write(p[:n])
+	}
+	if err != nil {
+		if s.eof = errors.Is(err, io.EOF); !s.eof {
+			s.err = err
+		}
+	}
+	return n, err
+}
+
+// blame finds the reason behind an error of the decompressor or the tar reader: a read error first, then a blob that
+// ended early, and only then the content.
+func (s *source) blame(err error) error {
+	switch {
+	case s.err != nil:
+		return s.err
+	case s.eof && s.size >= 0 && s.n < s.size:
+		return refuse("truncated: %d of %d bytes", s.n, s.size)
+	}
+	return blameContent(err)
+}
+
+// blameContent marks as corrupt what no system call and no cancellation is the cause of: the decompressors and the tar
+// reader have no other errors.
+func blameContent(err error) error {
+	var errno syscall.Errno
+	switch {
+	case errors.Is(err, ErrCorrupt), errors.As(err, &errno), errors.Is(err, errCancelled):
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrCorrupt, err)
+}
+
+type tee struct {
+	r    io.Reader
+	hash hash.Hash
+}
+
+func (t *tee) Read(p []byte) (int, error) {
+	n, err := t.r.Read(p)
+	t.hash.Write(p[:n])
+	return n, err
+}
