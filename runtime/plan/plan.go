@@ -158,3 +158,6 @@ func (p *Plan) checkOp(op *Op, filled []bool) error {
 	}
 	return nil
 }
+
+// BarrierConsole is the name of the barrier that carries a terminal's master to the parent.
+const BarrierConsole = "console"

@@ -1,0 +1,265 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cri-mini/cri-mini/runtime/plan"
+	"github.com/cri-mini/cri-mini/runtime/wire"
+)
+
+// RunPod carries out a pod's plan: cgroup, namespaces, pins, shm. A pause process, if the plan has one, is
+// known under the pod's id afterwards.
+func (e *Engine) RunPod(ctx context.Context, podID string, p *plan.Plan, j Journal) error {
+	r := e.newRun(podID, "", p, j)
+	defer r.close()
+	if p.Index(plan.Clone) < 0 {
+		return r.walk(ctx, len(p.Ops))
+	}
+	c, err := e.pool.of(podID)
+	if err != nil {
+		return err
+	}
+	proc := &process{id: podID, pod: podID, kind: wire.Setup, client: c, done: make(chan struct{})}
+	return e.launch(ctx, r, proc, 0)
+}
+
+// StartRequest describes a container's start.
+type StartRequest struct {
+	ID, Pod  string
+	Plan     *plan.Plan
+	Journal  Journal
+	Dir      string // of the FIFOs
+	Log      string // file; "" writes no log
+	Terminal bool
+}
+
+// Started tells about a container that runs.
+type Started struct {
+	PID int
+	At  time.Time
+}
+
+// Start carries out a container's plan and returns once its program runs. An error of an op is an *OpError.
+// Nothing of a start that failed runs on.
+func (e *Engine) Start(ctx context.Context, req StartRequest) (Started, error) {
+	c, err := e.pool.of(req.Pod)
+	if err != nil {
+		return Started{}, err
+	}
+	r := e.newRun(req.ID, req.ID, req.Plan, req.Journal)
+	defer r.close()
+	if err := r.intend(plan.Process, req.ID, plan.InHost); err != nil {
+		return Started{}, err
+	}
+	proc := &process{id: req.ID, pod: req.Pod, kind: wire.Container, client: c, dir: req.Dir, log: req.Log, done: make(chan struct{})}
+	r.onConsole = func(master int) error { return e.takeTerminal(ctx, proc, master) }
+	if err := e.launch(ctx, r, proc, 0); err != nil {
+		return Started{}, err
+	}
+	if req.Journal != nil {
+		if err := req.Journal.Note(NoteProcess, req.ID, ProcessNote{PID: proc.pid, StartTime: proc.startTime}); err != nil {
+			return Started{}, err
+		}
+	}
+	return Started{PID: proc.pid, At: r.child.at}, nil
+}
+
+// launch walks a plan with a clone and registers the process. If the walk fails, what was cloned is killed and
+// collected before launch returns.
+func (e *Engine) launch(ctx context.Context, r *run, proc *process, timeout time.Duration) error {
+	r.spawner = &monitorSpawner{client: proc.client, msg: wire.Message{
+		ID: proc.id, Pod: proc.pod, Kind: proc.kind, Dir: proc.dir, Log: proc.log, Terminal: r.onConsole != nil && r.plan.Index(plan.Console) >= 0, Timeout: int64(timeout),
+		KillFile: r.killDir(),
+	}}
+	r.onClone = func(s spawned) error {
+		proc.pid, proc.startTime, proc.pidfd = s.pid, s.startTime, s.pidfd
+		e.mu.Lock()
+		e.procs[proc.id] = proc
+		e.mu.Unlock()
+		return nil
+	}
+	err := r.walk(ctx, len(r.plan.Ops))
+	if err == nil {
+		return e.settlePID(r, proc)
+	}
+	if proc.pidfd != nil {
+		r.kill()
+		select {
+		case <-proc.done:
+		case <-time.After(5 * time.Second):
+		}
+		e.Ack(proc.id)
+	}
+	return err
+}
+
+// settlePID replaces the pid of the first process by that of the one that a Fork left.
+func (e *Engine) settlePID(r *run, proc *process) error {
+	pid := r.pid()
+	if pid == proc.pid {
+		return nil
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil // it has ended already; the monitor tells how
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	_ = proc.pidfd.Close()
+	proc.pid, proc.startTime, proc.pidfd = pid, startTime(pid), os.NewFile(uintptr(fd), "pidfd")
+	return nil
+}
+
+// killDir is the cgroup directory that holds all that an exec starts: the group it joins under that name.
+func (r *run) killDir() string {
+	for i := range r.plan.Ops {
+		if op := &r.plan.Ops[i]; op.Kind == plan.OpenFile && filepath.Base(filepath.Dir(op.Str[0])) == "exec-"+r.id {
+			return filepath.Dir(op.Str[0])
+		}
+	}
+	return ""
+}
+
+// takeTerminal keeps a dup of the master and gives the monitor its own.
+func (e *Engine) takeTerminal(ctx context.Context, proc *process, master int) error {
+	fd, err := unix.FcntlInt(uintptr(master), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("keep terminal: %w", err)
+	}
+	proc.tty = os.NewFile(uintptr(fd), "tty")
+	_, err = proc.client.call(ctx, &wire.Message{Type: wire.TypeTTY, ID: proc.id}, master)
+	return err
+}
+
+// Signal sends a signal to a container's init. ErrGone when it has ended.
+func (e *Engine) Signal(id string, sig unix.Signal) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p := e.procs[id]
+	if p == nil || p.pidfd == nil || p.ended() {
+		return ErrGone
+	}
+	err := unix.PidfdSendSignal(int(p.pidfd.Fd()), sig, nil, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return ErrGone
+	}
+	return err
+}
+
+// Wait waits for a process to end.
+func (e *Engine) Wait(ctx context.Context, id string) (Exit, error) {
+	e.mu.Lock()
+	p := e.procs[id]
+	e.mu.Unlock()
+	if p == nil {
+		return Exit{}, ErrGone
+	}
+	select {
+	case <-p.done:
+		return p.exit, nil
+	case <-ctx.Done():
+		return Exit{}, fmt.Errorf("wait for %s: %w", id, context.Cause(ctx))
+	}
+}
+
+// ReopenLog makes the monitor open the log's path again, after what was written so far went to the old file.
+func (e *Engine) ReopenLog(ctx context.Context, id string) error {
+	e.mu.Lock()
+	p := e.procs[id]
+	e.mu.Unlock()
+	if p == nil {
+		return ErrGone
+	}
+	_, err := p.client.call(ctx, &wire.Message{Type: wire.TypeReopen, ID: id})
+	return err
+}
+
+// ExecRequest describes an exec in a running container.
+type ExecRequest struct {
+	ID, Container  string
+	Plan           *plan.Plan // opens "pidfd", "stdin", "stdout" and "stderr"
+	Timeout        time.Duration
+	Stdin          *os.File // nil: /dev/null
+	Stdout, Stderr io.Writer
+}
+
+// Exec runs a command in a container and waits for it. The writers get its output; a writer's error stops the
+// copy of that stream only. A process that the command left behind and that holds the pipes does not delay
+// the return. When the time is up the monitor kills the command with all it started and TimedOut is set.
+func (e *Engine) Exec(ctx context.Context, req ExecRequest) (Exit, error) {
+	e.mu.Lock()
+	target := e.procs[req.Container]
+	e.mu.Unlock()
+	if target == nil || target.pidfd == nil || target.ended() {
+		return Exit{}, ErrGone
+	}
+	r := e.newRun(req.ID, "", req.Plan, nil)
+	defer r.close()
+	out, err := newOutputs(req.Stdout, req.Stderr)
+	if err != nil {
+		return Exit{}, err
+	}
+	defer out.close()
+	r.given["pidfd"], r.given["stdout"], r.given["stderr"] = int(target.pidfd.Fd()), out.child(0), out.child(1)
+	if req.Stdin != nil {
+		r.given["stdin"] = int(req.Stdin.Fd())
+	} else {
+		null, err := os.Open("/dev/null")
+		if err != nil {
+			return Exit{}, err
+		}
+		defer null.Close()
+		r.given["stdin"] = int(null.Fd())
+	}
+	proc := &process{id: req.ID, pod: target.pod, kind: wire.Exec, client: target.client, done: make(chan struct{})}
+	if err := r.makeKillDir(); err != nil {
+		return Exit{}, err
+	}
+	defer r.dropKillDir()
+	if err := e.launch(ctx, r, proc, req.Timeout); err != nil {
+		return Exit{}, err
+	}
+	r.close() // our copies of its pipes
+	out.start()
+	defer e.Ack(req.ID)
+	return e.finishExec(ctx, proc, out)
+}
+
+func (e *Engine) finishExec(ctx context.Context, proc *process, out *outputs) (Exit, error) {
+	select {
+	case <-proc.done:
+	case <-ctx.Done():
+		_ = e.Signal(proc.id, unix.SIGKILL)
+		<-proc.done
+		out.finish()
+		return proc.exit, context.Cause(ctx)
+	}
+	out.finish()
+	return proc.exit, nil
+}
+
+// makeKillDir makes the tracking group of an exec with a timeout: one directory in one hierarchy.
+func (r *run) makeKillDir() error {
+	dir := r.killDir()
+	if dir == "" {
+		return nil
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("make group of exec: %w", err)
+	}
+	return nil
+}
+
+func (r *run) dropKillDir() {
+	if dir := r.killDir(); dir != "" {
+		_ = os.Remove(dir) // while something lives in it, it stays, and goes with the container's group
+	}
+}

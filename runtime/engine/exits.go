@@ -1,0 +1,242 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cri-mini/cri-mini/internal/linux"
+	"github.com/cri-mini/cri-mini/runtime/wire"
+)
+
+// onExit takes a monitor's news. Of a process that it adopted we know better (see watchAdopted).
+func (e *Engine) onExit(c *client, msg *wire.Message) {
+	e.mu.Lock()
+	p := e.procs[msg.ID]
+	e.mu.Unlock()
+	if p == nil || p.adopted {
+		if p == nil {
+			c.tell(&wire.Message{Type: wire.TypeAck, ID: msg.ID})
+		}
+		return
+	}
+	e.end(p, exitOf(msg))
+}
+
+// end records the end of a process once and tells whoever waits; containers' ends go to the Exits channel.
+func (e *Engine) end(p *process, x Exit) {
+	e.mu.Lock()
+	if p.ended() {
+		e.mu.Unlock()
+		return
+	}
+	p.exit = x
+	close(p.done)
+	if p.pidfd != nil {
+		_ = p.pidfd.Close()
+		p.pidfd = nil
+	}
+	e.mu.Unlock()
+	if p.kind == wire.Container {
+		e.exits <- x
+	}
+}
+
+func exitOf(msg *wire.Message) Exit {
+	x := Exit{ID: msg.ID, Pod: msg.Pod, At: unixNano(msg.At), TimedOut: msg.TimedOut, Unknown: msg.Unknown, Dropped: msg.Dropped}
+	x.setStatus(unix.WaitStatus(msg.Status))
+	return x
+}
+
+// UnknownExit is the code of an exit that nobody saw, as CRI implementations report it.
+const UnknownExit = 255
+
+func (x *Exit) setStatus(st unix.WaitStatus) {
+	switch {
+	case x.Unknown:
+		x.Code = UnknownExit
+	case st.Signaled():
+		x.Signal, x.Code = int(st.Signal()), 128+int(st.Signal())
+	default:
+		x.Code = st.ExitStatus()
+	}
+}
+
+// learn takes one item of a monitor's list at Open.
+func (e *Engine) learn(c *client, it answer) Known {
+	m := it.msg
+	p := &process{id: m.ID, pod: m.Pod, kind: m.Kind, pid: m.PID, startTime: m.StartTime, client: c, done: make(chan struct{})}
+	if len(it.fds) > 0 {
+		p.tty = os.NewFile(uintptr(it.fds[0]), "tty")
+	}
+	k := Known{ID: m.ID, Pod: m.Pod, PID: m.PID, StartTime: m.StartTime, Running: !m.Exited}
+	if m.Kind != wire.Container {
+		k.ID = "" // execs of the old daemon, pause processes: nobody waits for them
+		if m.Kind == wire.Exec && m.Exited {
+			c.tell(&wire.Message{Type: wire.TypeAck, ID: m.ID})
+			return k
+		}
+	}
+	if m.Exited {
+		p.exit = exitOf(m)
+		close(p.done)
+		k.Exit = p.exit
+	} else if fd, err := unix.PidfdOpen(m.PID, 0); err == nil {
+		p.pidfd = os.NewFile(uintptr(fd), "pidfd")
+	}
+	e.mu.Lock()
+	e.procs[m.ID] = p
+	e.mu.Unlock()
+	return k
+}
+
+// Place tells the engine where a container's streams are, after Open: Recover of a monitor needs it.
+func (e *Engine) Place(id, dir, log string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if p := e.procs[id]; p != nil {
+		p.dir, p.log = dir, log
+	}
+}
+
+// Adopt takes over a container of which the journal says that it runs and that no monitor knows, because
+// daemon and monitor died. It tells whether it still runs.
+func (e *Engine) Adopt(ctx context.Context, k Known, dir, log string) (bool, error) {
+	fd, err := unix.PidfdOpen(k.PID, 0)
+	if err != nil || startTime(k.PID) != k.StartTime {
+		if err == nil {
+			_ = unix.Close(fd)
+		}
+		return false, nil
+	}
+	c, err := e.pool.of(k.Pod)
+	if err != nil {
+		_ = unix.Close(fd)
+		return false, err
+	}
+	p := &process{id: k.ID, pod: k.Pod, kind: wire.Container, pid: k.PID, startTime: k.StartTime, client: c, dir: dir, log: log, done: make(chan struct{}), pidfd: os.NewFile(uintptr(fd), "pidfd")}
+	e.mu.Lock()
+	e.procs[k.ID] = p
+	e.mu.Unlock()
+	return true, e.handOver(ctx, p, c)
+}
+
+// onMonitorDeath gives the dead monitor's containers to others. They run on meanwhile: their streams are
+// FIFOs that they hold open themselves. Its execs are over: their callers learn it.
+func (e *Engine) onMonitorDeath(c *client) {
+	e.mu.Lock()
+	var orphans []*process
+	for _, p := range e.procs {
+		if p.client == c && !p.ended() {
+			orphans = append(orphans, p)
+		}
+	}
+	closing := e.closing
+	e.mu.Unlock()
+	if closing {
+		return
+	}
+	_ = os.Remove(c.path)
+	if len(orphans) > 0 {
+		e.cfg.Log.Warn("monitor died, its containers get another", "pid", c.pid, "containers", len(orphans))
+	}
+	for _, p := range orphans {
+		if p.kind == wire.Exec {
+			go e.watchAdopted(p)
+			continue
+		}
+		next, err := e.pool.of(p.pod)
+		if err == nil {
+			err = e.handOver(context.Background(), p, next)
+		}
+		if err != nil {
+			e.cfg.Log.Error("give container to a new monitor", "pod", p.pod, "ctr", p.id, "err", err)
+		}
+	}
+}
+
+func (e *Engine) handOver(ctx context.Context, p *process, c *client) error {
+	e.mu.Lock()
+	p.client = c
+	first := !p.adopted
+	p.adopted = true
+	pidfd, tty := p.pidfd, p.tty
+	e.mu.Unlock()
+	if pidfd == nil {
+		return nil
+	}
+	fds := []int{int(pidfd.Fd())}
+	if tty != nil {
+		fds = append(fds, int(tty.Fd()))
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	_, err := c.call(ctx, &wire.Message{Type: wire.TypeAdopt, ID: p.id, Pod: p.pod, Kind: p.kind, PID: p.pid, StartTime: p.startTime, Dir: p.dir, Log: p.log, Terminal: tty != nil}, fds...)
+	if first {
+		go e.watchAdopted(p)
+	}
+	return err
+}
+
+// watchAdopted waits for a process whose parent, its monitor, has died. Either it has become our child, and we
+// reap it, or init's, and since Linux 6.15 the pidfd keeps the status; on older kernels it is unknown then.
+func (e *Engine) watchAdopted(p *process) {
+	e.mu.Lock()
+	var fd = -1
+	if p.pidfd != nil {
+		fd, _ = unix.FcntlInt(p.pidfd.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	}
+	e.mu.Unlock()
+	if fd < 0 {
+		return
+	}
+	defer unix.Close(fd)
+	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	for {
+		if _, err := unix.Poll(poll, -1); !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	x := Exit{ID: p.id, Pod: p.pod, At: time.Now()}
+	st, ok := collect(fd)
+	x.Unknown = !ok
+	x.setStatus(st)
+	// The monitor drains the log when it sees the end; give it the chance before the status is told.
+	time.Sleep(10 * time.Millisecond)
+	e.end(p, x)
+}
+
+func collect(pidfd int) (unix.WaitStatus, bool) {
+	var info unix.Siginfo
+	if err := unix.Waitid(unix.P_PIDFD, pidfd, &info, unix.WEXITED, nil); err == nil {
+		if st, ok := linux.WaitStatus(&info); ok {
+			return unix.WaitStatus(st), true
+		}
+	}
+	for range 100 { // until its new parent has reaped it
+		if got, err := linux.PidfdInfo(pidfd); err == nil && got.Exited {
+			return got.Status, true
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	return 0, false
+}
+
+func startTime(pid int) uint64 {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0
+	}
+	s := string(b)
+	f := strings.Fields(s[strings.LastIndexByte(s, ')')+1:])
+	if len(f) < 20 {
+		return 0
+	}
+	v, _ := strconv.ParseUint(f[19], 10, 64)
+	return v
+}

@@ -1,0 +1,212 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cri-mini/cri-mini/internal/linux"
+	"github.com/cri-mini/cri-mini/runtime/wire"
+)
+
+// pool is the set of monitors. A pod stays with its monitor; a new pod goes to one with room, else to a new one.
+type pool struct {
+	dir     string
+	perPod  int // pods per monitor
+	helper  *os.File
+	exits   func(*client, *wire.Message)
+	died    func(*client)
+	settle  func(pid int) // puts a new monitor into its cgroup
+	mu      sync.Mutex
+	clients []*client
+	byPod   map[string]*client
+}
+
+// attach connects to every monitor whose socket is there and hands each of their items to got. The socket of
+// a monitor that has died is removed.
+func (p *pool) attach(got func(*client, answer)) error {
+	entries, err := os.ReadDir(p.dir)
+	if err != nil {
+		return fmt.Errorf("list monitors: %w", err)
+	}
+	for _, e := range entries {
+		path := filepath.Join(p.dir, e.Name())
+		if !strings.HasSuffix(path, ".sock") {
+			continue
+		}
+		c, items, err := dial(path, p.exits)
+		if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, os.ErrNotExist) {
+			_ = os.Remove(path)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		p.add(c)
+		for _, it := range items {
+			p.mu.Lock()
+			p.assign(it.msg.Pod, c)
+			p.mu.Unlock()
+			got(c, it)
+		}
+	}
+	return nil
+}
+
+func (p *pool) add(c *client) {
+	p.mu.Lock()
+	p.clients = append(p.clients, c)
+	p.mu.Unlock()
+	go func() {
+		<-c.dead
+		p.remove(c)
+		p.died(c)
+	}()
+}
+
+func (p *pool) remove(c *client) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, other := range p.clients {
+		if other == c {
+			p.clients = append(p.clients[:i], p.clients[i+1:]...)
+			break
+		}
+	}
+	for pod := range c.pods {
+		delete(p.byPod, pod)
+	}
+}
+
+func (p *pool) assign(pod string, c *client) {
+	if pod != "" {
+		c.pods[pod] = true
+		p.byPod[pod] = c
+	}
+}
+
+// of gives the pod's monitor; one is started when there is none with room.
+func (p *pool) of(pod string) (*client, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c := p.byPod[pod]; c != nil {
+		return c, nil
+	}
+	for _, c := range p.clients {
+		if len(c.pods) < p.perPod {
+			p.assign(pod, c)
+			return c, nil
+		}
+	}
+	c, err := p.start()
+	if err != nil {
+		return nil, err
+	}
+	p.clients = append(p.clients, c)
+	p.assign(pod, c)
+	go func() {
+		<-c.dead
+		p.remove(c)
+		p.died(c)
+	}()
+	return c, nil
+}
+
+// forget tells the pod's monitor that the pod is gone; the monitor ends with its last pod.
+func (p *pool) forget(pod string) {
+	p.mu.Lock()
+	c := p.byPod[pod]
+	delete(p.byPod, pod)
+	if c != nil {
+		delete(c.pods, pod)
+	}
+	if c != nil && len(c.pods) == 0 {
+		// It leaves now: no new pod may be given to it.
+		for i, other := range p.clients {
+			if other == c {
+				p.clients = append(p.clients[:i], p.clients[i+1:]...)
+				break
+			}
+		}
+	}
+	p.mu.Unlock()
+	if c != nil {
+		c.tell(&wire.Message{Type: wire.TypeForget, Pod: pod})
+	}
+}
+
+// start runs a new monitor. Caller holds mu.
+func (p *pool) start() (*client, error) {
+	var path string
+	for n := 0; ; n++ {
+		path = filepath.Join(p.dir, strconv.Itoa(n)+".sock")
+		if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
+			break
+		}
+	}
+	socket, err := listenPacket(path)
+	if err != nil {
+		return nil, err
+	}
+	defer socket.Close()
+	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close()
+	n, s := int(null.Fd()), int(socket.Fd())
+	pid, pidfd, err := linux.Spawn(linux.Child{Exe: int(p.helper.Fd()), Args: []string{"cri-mini-init", "monitor", path}, Files: []int{n, n, 2, s}, Setsid: true})
+	if err != nil {
+		_ = os.Remove(path)
+		return nil, fmt.Errorf("start monitor: %w", err)
+	}
+	p.settle(pid)
+	c, _, err := dial(path, p.exits)
+	if err != nil {
+		_ = unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0)
+	}
+	go reap(pid, pidfd)
+	if err != nil {
+		_ = os.Remove(path)
+		return nil, err
+	}
+	return c, nil
+}
+
+// reap collects a monitor of ours when it ends.
+func reap(pid int, pidfd *os.File) {
+	defer pidfd.Close()
+	var st unix.WaitStatus
+	for {
+		if _, err := unix.Wait4(pid, &st, 0, nil); !errors.Is(err, unix.EINTR) {
+			return
+		}
+	}
+}
+
+// monitorSpawner clones inits through the pod's monitor.
+type monitorSpawner struct {
+	client *client
+	msg    wire.Message // what Spawn needs besides the slots
+}
+
+func (s *monitorSpawner) spawn(ctx context.Context, req spawnRequest) (spawned, error) {
+	msg := s.msg
+	msg.Type, msg.CloneFlags, msg.Slots = wire.TypeSpawn, req.flags, req.slots
+	a, err := s.client.call(ctx, &msg, req.fds...)
+	if err != nil {
+		return spawned{}, err
+	}
+	if len(a.fds) != 1 {
+		closeAll(a.fds)
+		return spawned{}, errors.New("the monitor sent no pidfd")
+	}
+	return spawned{pid: a.msg.PID, startTime: a.msg.StartTime, pidfd: os.NewFile(uintptr(a.fds[0]), "pidfd"), at: unixNano(a.msg.At)}, nil
+}

@@ -1,0 +1,160 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// private is the mount namespace that holds the pods' pins and shm mounts. It has the run directory and
+// /proc and nothing else, so that it keeps no file system of the host busy and the host's mount table does not
+// grow with the pods. One locked thread lives in it; the namespace itself is pinned by a bind in the run
+// directory, so that the next daemon finds it.
+type private struct {
+	calls chan func()
+	dir   string
+}
+
+const privatePin = "private"
+
+// openPrivate enters the pinned namespace or makes it.
+func openPrivate(runDir string) (*private, error) {
+	p := &private{calls: make(chan func()), dir: runDir}
+	pin := filepath.Join(runDir, privatePin)
+	ready := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread dies with the goroutine
+		err := enterPrivate(runDir, pin)
+		ready <- err
+		if err != nil {
+			return
+		}
+		for f := range p.calls {
+			f()
+		}
+	}()
+	if err := <-ready; err != nil {
+		return nil, fmt.Errorf("open private mount namespace: %w", err)
+	}
+	return p, nil
+}
+
+func enterPrivate(runDir, pin string) error {
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return fmt.Errorf("unshare fs: %w", err)
+	}
+	if fd, err := unix.Open(pin, unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
+		err = unix.Setns(fd, unix.CLONE_NEWNS)
+		_ = unix.Close(fd)
+		if err == nil {
+			return nil
+		}
+	}
+	host, err := unix.Open("/proc/thread-self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open own mount namespace: %w", err)
+	}
+	defer unix.Close(host)
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("unshare mount namespace: %w", err)
+	}
+	if err := makePrivateRoot(runDir); err != nil {
+		return err
+	}
+	own, err := unix.Open("/proc/thread-self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open private mount namespace: %w", err)
+	}
+	defer unix.Close(own)
+	// A mount namespace can be pinned only in an older one: go back, bind, return.
+	if err := unix.Setns(host, unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("return to the host's mount namespace: %w", err)
+	}
+	if err := bindFD(own, pin); err != nil {
+		return err
+	}
+	return unix.Setns(own, unix.CLONE_NEWNS)
+}
+
+// makePrivateRoot replaces the copied mount tree by a small tmpfs with the run directory and /proc.
+func makePrivateRoot(runDir string) error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	run, err := unix.OpenTree(unix.AT_FDCWD, runDir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("clone %s: %w", runDir, err)
+	}
+	defer unix.Close(run)
+	proc, err := unix.OpenTree(unix.AT_FDCWD, "/proc", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("clone /proc: %w", err)
+	}
+	defer unix.Close(proc)
+	if err := unix.Mount("tmpfs", runDir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=755,size=1m"); err != nil {
+		return fmt.Errorf("mount private root: %w", err)
+	}
+	if err := unix.Chdir(runDir); err != nil {
+		return err
+	}
+	for path, tree := range map[string]int{"." + runDir: run, "./proc": proc} {
+		if err := os.MkdirAll(path, 0o755); err != nil {
+			return err
+		}
+		if err := unix.MoveMount(tree, "", unix.AT_FDCWD, path, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+			return fmt.Errorf("attach %s: %w", path, err)
+		}
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fmt.Errorf("pivot to private root: %w", err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("drop the host's tree: %w", err)
+	}
+	return unix.Chdir("/")
+}
+
+// do runs f on the thread in the namespace.
+func (p *private) do(f func() error) error {
+	done := make(chan error, 1)
+	p.calls <- func() { done <- f() }
+	return <-done
+}
+
+// close ends the thread; the namespace stays pinned.
+func (p *private) close() { close(p.calls) }
+
+// bindFD binds what a descriptor refers to onto a file, which is made if missing. An older bind is replaced.
+func bindFD(fd int, path string) error {
+	f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return fmt.Errorf("make pin: %w", err)
+	}
+	_ = f.Close()
+	_ = unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	if err := unix.Mount(fmt.Sprintf("/proc/thread-self/fd/%d", fd), path, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("pin namespace on %s: %w", path, err)
+	}
+	return nil
+}
+
+// unpin undoes bindFD or a mount; a path without a mount is no error.
+func unpin(path string) error {
+	for {
+		err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("unmount %s: %w", path, err)
+		}
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) {
+		return fmt.Errorf("remove %s: %w", path, err)
+	}
+	return nil
+}
