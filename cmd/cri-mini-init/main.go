@@ -1,0 +1,27 @@
+// Command cri-mini-init is the helper that becomes, or looks after, the processes of containers.
+//
+//	cri-mini-init init      interprets a plan and execs the user's program; C, see runtime/initc
+//	cri-mini-init check     tells whether the plan on descriptor 3 is well formed; C too
+//
+// It is linked statically, for it is executed inside the container's namespaces:
+//
+//	CGO_ENABLED=1 go build -trimpath -tags netgo,osusergo -ldflags '-s -w -linkmode external -extldflags "-static"' ./cmd/cri-mini-init
+package main
+
+import (
+	"os"
+
+	_ "github.com/cri-mini/cri-mini/runtime/initc" // the roles that never reach main
+)
+
+func main() {
+	role := "none"
+	if len(os.Args) > 1 {
+		role = os.Args[1]
+	}
+	switch role {
+	default:
+		os.Stderr.WriteString("cri-mini-init: unknown role " + role + ": it is started by cri-mini and mini-runc, not by hand\n")
+		os.Exit(64)
+	}
+}
