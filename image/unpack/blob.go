@@ -93,8 +93,8 @@ func (b *Blob) validate() error {
 }
 
 func (b *Blob) verify(src *source, diff *tee) error {
-	if b.Size >= 0 && src.n != b.Size {
-		return refuse("blob has %d bytes, the manifest says %d", src.n, b.Size)
+	if b.Size >= 0 && src.n < b.Size {
+		return src.blame(nil)
 	}
 	if b.Digest != "" {
 		if got := digest.NewDigest(b.Digest.Algorithm(), src.hash); got != b.Digest {

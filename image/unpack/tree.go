@@ -19,9 +19,9 @@ const (
 // tree walks and makes directories below one root. Directory fds are cached, since tars list a directory's entries
 // together; a cached fd stays right until something is removed, and then the whole cache is dropped.
 type tree struct {
-	root   int
-	dirs   map[string]int    // resolved path → O_PATH fd
-	alias  map[string]string // path as asked → resolved path
+	root  int
+	dirs  map[string]int    // resolved path → O_PATH fd
+	alias map[string]string // path as asked → resolved path
 	// onMade is told of each directory that was made because an entry needed it, and whether it covers a whiteout.
 	onMade func(real string, covers bool)
 	// onCovers makes such a directory hide what the layers below have there.
