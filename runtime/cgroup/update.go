@@ -1,0 +1,90 @@
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Update changes the limits of a cgroup that exists; what resources do not
+// mention stays, device rules too. Either all of it is set or none: when a file
+// refuses its value, what was written before is taken back, and the error is a
+// *WriteError that names the file and the value.
+func (t *Tree) Update(path string, resources *specs.LinuxResources) error {
+	if err := checkPath(path); err != nil {
+		return err
+	}
+	if err := t.update(path, resources); err != nil {
+		return fmt.Errorf("update cgroup %s: %w", path, err)
+	}
+	return nil
+}
+
+func (t *Tree) update(path string, resources *specs.LinuxResources) error {
+	plan, err := t.settings(resources)
+	if err != nil {
+		return err
+	}
+	if !t.Exists(path) {
+		return fs.ErrNotExist
+	}
+	if err := t.checkUsage(path, resources); err != nil {
+		return err
+	}
+	if t.v2 != nil && exists(t.v2.dir(path)) {
+		if err := t.enable(path, plan); err != nil {
+			return err
+		}
+	}
+	var undo []change
+	for _, h := range t.list {
+		steps, err := applyUndoable(h.dir(path), plan.forHierarchy(t, h), false)
+		undo = append(undo, steps...)
+		if err == nil {
+			err = t.applyDevices(h, path, plan.devices)
+		}
+		if err != nil {
+			return errors.Join(err, takeBack(undo))
+		}
+	}
+	return nil
+}
+
+// takeBack undoes changes, last first, and goes on past errors.
+func takeBack(undo []change) error {
+	var errs []error
+	for i := len(undo) - 1; i >= 0; i-- {
+		c := undo[i]
+		if err := writeFile(c.dir, c.file, c.value); err != nil {
+			errs = append(errs, fmt.Errorf("take back an earlier change: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// checkUsage refuses a memory limit below what is in use, when resources ask
+// for that check: v2 would kill processes to get there.
+func (t *Tree) checkUsage(path string, r *specs.LinuxResources) error {
+	if r == nil || r.Memory == nil || !deref(r.Memory.CheckBeforeUpdate) {
+		return nil
+	}
+	h := t.find("memory")
+	limit := deref(r.Memory.Limit)
+	if h == nil || limit <= 0 {
+		return nil
+	}
+	file := "memory.usage_in_bytes"
+	if h.v2 {
+		file = "memory.current"
+	}
+	usage, err := readUint(h.dir(path), file)
+	if err != nil {
+		return err
+	}
+	if uint64(limit) < usage {
+		return fmt.Errorf("resources.memory.limit: %d is below the %d bytes in use", limit, usage)
+	}
+	return nil
+}
