@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -332,3 +333,6 @@ func (p *parent) ran(r result) string {
 	}
 	return r.Out
 }
+
+// lockThread binds the goroutine to a thread that ends with it.
+func lockThread() { runtime.LockOSThread() }

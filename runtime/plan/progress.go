@@ -10,5 +10,7 @@ const (
 	ProgressAtErrno = 8  // errno of the op that ended the plan; 0 while it goes on
 	ProgressAtPID   = 12 // after a Fork: the pid of the process that stays, as its maker sees it
 	ProgressAtBad   = 16 // 1: the plan was malformed; ProgressAtOp is the encoded op's place
-	ProgressSize    = 4096
+	// ProgressAtStatus holds the wait status (wait(2)) of the last hook that init ran: what ECHILD of a hook means.
+	ProgressAtStatus = 20
+	ProgressSize     = 4096
 )
