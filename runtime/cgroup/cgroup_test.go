@@ -95,6 +95,24 @@ func start(t testing.TB, tree *Tree, path string, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// running starts a command that stays, and waits until the shell that joined the
+// cgroup has become it.
+func running(t testing.TB, tree *Tree, path string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := start(t, tree, path, args...)
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		argv, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", cmd.Process.Pid))
+		if string(argv) == strings.Join(args, "\x00")+"\x00" {
+			return cmd
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%q is still %q", args, argv)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
 // settled waits until the cgroup has this many processes.
 func settled(t testing.TB, tree *Tree, path string, count int) []int {
 	t.Helper()
@@ -362,11 +380,17 @@ func TestStatsAndOOMKills(t *testing.T) {
 	if n := tree.OOMKills(path); n != 0 {
 		t.Fatalf("%d OOM kills before any", n)
 	}
-	start(t, tree, path, "sleep", "100")
-	settled(t, tree, path, 1)
-	stats, err := tree.Stats(path)
-	if err != nil {
-		t.Fatal(err)
+	running(t, tree, path, "sh", "-c", "while :; do :; done")
+	var stats Stats
+	for range 1000 { // CPU time is counted by the tick
+		var err error
+		if stats, err = tree.Stats(path); err != nil {
+			t.Fatal(err)
+		}
+		if stats.CPU.UsageNS > 0 {
+			break
+		}
+		time.Sleep(time.Millisecond)
 	}
 	if stats.CPU.UsageNS == 0 || stats.Memory.Usage == 0 || stats.Memory.Limit != 8<<20 ||
 		stats.Memory.Available == 0 || stats.Pids.Current != 1 || stats.Pids.Limit != 100 {
@@ -397,7 +421,7 @@ func TestKillNested(t *testing.T) {
 	if err := tree.Create(t.Context(), path+"/nested", nil); err != nil {
 		t.Fatal(err)
 	}
-	a, b := start(t, tree, path, "sleep", "100"), start(t, tree, path+"/nested", "sleep", "100")
+	a, b := running(t, tree, path, "sleep", "100"), running(t, tree, path+"/nested", "sleep", "100")
 	settled(t, tree, path, 2)
 	if err := tree.Kill(t.Context(), path); err != nil {
 		t.Fatal(err)
@@ -418,7 +442,7 @@ func TestFreezeThawAndKillFrozen(t *testing.T) {
 	if err := tree.Create(t.Context(), path, nil); err != nil {
 		t.Fatal(err)
 	}
-	cmd := start(t, tree, path, "sleep", "100")
+	cmd := running(t, tree, path, "sleep", "100")
 	settled(t, tree, path, 1)
 	isFrozen := func(want bool) {
 		t.Helper()
@@ -512,7 +536,7 @@ func TestKillNamesWhatIsStuck(t *testing.T) {
 	if err := tree.Create(t.Context(), path, nil); err != nil {
 		t.Fatal(err)
 	}
-	start(t, tree, path, "sleep", "100")
+	running(t, tree, path, "sleep", "100")
 	pids := settled(t, tree, path, 1)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -532,7 +556,7 @@ func TestRemoveNamesWhoKeepsIt(t *testing.T) {
 	if err := tree.Create(t.Context(), path, nil); err != nil {
 		t.Fatal(err)
 	}
-	start(t, tree, path, "sleep", "100")
+	running(t, tree, path, "sleep", "100")
 	pids := settled(t, tree, path, 1)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
