@@ -1,0 +1,36 @@
+package oci
+
+import (
+	"strings"
+
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// DefaultAppArmor is the profile that RuntimeDefault means; the daemon loads
+// it.
+const DefaultAppArmor = "cri-mini-default"
+
+// apparmor returns the profile to change to at exec, "" for none. Saying
+// nothing means the default, as the API has it. On a node without AppArmor only
+// a profile by name is refused: it was asked for, and nothing stands in for it.
+func (b *builder) apparmor() (string, error) {
+	p, err := chosenProfile("apparmor", b.sc.GetApparmor(), "apparmor_profile", b.sc.GetApparmorProfile())
+	if err != nil {
+		return "", err
+	}
+	ref := strings.TrimPrefix(p.GetLocalhostRef(), "localhost/")
+	local := p.GetProfileType() == criapi.SecurityProfile_Localhost
+	switch {
+	case b.privileged:
+		return "", nil
+	case !b.in.Facts.AppArmor && local:
+		return "", badContainer(scField+"apparmor", "profile %q was asked for, but this node has no AppArmor", ref)
+	case !b.in.Facts.AppArmor, p.GetProfileType() == criapi.SecurityProfile_Unconfined:
+		return "", nil
+	case local && (ref == "" || strings.ContainsAny(ref, "\x00\n")):
+		return "", badContainer(scField+"apparmor.localhost_ref", "%q is not the name of a profile", ref)
+	case local:
+		return ref, nil
+	}
+	return DefaultAppArmor, nil
+}
