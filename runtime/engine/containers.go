@@ -263,3 +263,14 @@ func (r *run) dropKillDir() {
 		_ = os.Remove(dir) // while something lives in it, it stays, and goes with the container's group
 	}
 }
+
+// PID gives the pid of a process that runs.
+func (e *Engine) PID(id string) (int, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p := e.procs[id]
+	if p == nil || p.ended() {
+		return 0, false
+	}
+	return p.pid, true
+}

@@ -1,0 +1,76 @@
+package cri
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"path"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/cri-mini/cri-mini/image"
+	"github.com/cri-mini/cri-mini/oci"
+	"github.com/cri-mini/cri-mini/runtime/engine"
+	"github.com/cri-mini/cri-mini/runtime/journal"
+	"github.com/cri-mini/cri-mini/sandbox"
+)
+
+// intercept logs each RPC once, with how long it took, and gives its error a code. A panic ends the RPC, not the
+// daemon: other pods depend on it.
+func (s *Server) intercept(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
+	began := time.Now()
+	defer func() {
+		if r := recover(); r != nil {
+			s.Log.Error("panic in RPC", "op", path.Base(info.FullMethod), "err", r, "stack", stack())
+			err = status.Errorf(codes.Internal, "internal error in %s: %v", path.Base(info.FullMethod), r)
+		}
+	}()
+	resp, err = next(ctx, req)
+	level := slog.LevelDebug
+	if err != nil {
+		err = status.Error(code(err), err.Error())
+		level = slog.LevelInfo
+	}
+	s.Log.Log(ctx, level, path.Base(info.FullMethod), append(ids(req), "took", time.Since(began), "err", err)...)
+	return resp, err
+}
+
+// ids are the pod and container that a request names.
+func ids(req any) []any {
+	var out []any
+	if r, ok := req.(interface{ GetPodSandboxId() string }); ok {
+		out = append(out, "pod", r.GetPodSandboxId())
+	}
+	if r, ok := req.(interface{ GetContainerId() string }); ok {
+		out = append(out, "ctr", r.GetContainerId())
+	}
+	return out
+}
+
+// code is the one place where errors become gRPC codes.
+func code(err error) codes.Code {
+	var bad *oci.InvalidError
+	for _, c := range []struct {
+		is   bool
+		code codes.Code
+	}{
+		{status.Code(err) != codes.Unknown, status.Code(err)},
+		{errors.As(err, &bad) || errors.Is(err, sandbox.ErrInvalid) || errors.Is(err, image.ErrInvalidReference), codes.InvalidArgument},
+		{errors.Is(err, sandbox.ErrNotFound) || errors.Is(err, image.ErrNotFound), codes.NotFound},
+		{errors.Is(err, sandbox.ErrState) || errors.Is(err, engine.ErrGone) || errors.Is(err, image.ErrPlatform), codes.FailedPrecondition},
+		{errors.Is(err, sandbox.ErrTimeout) || errors.Is(err, context.DeadlineExceeded), codes.DeadlineExceeded},
+		{errors.Is(err, context.Canceled), codes.Canceled},
+		{errors.Is(err, journal.ErrFull), codes.ResourceExhausted},
+		{errors.Is(err, image.ErrUnauthorized), codes.Unauthenticated},
+		{errors.Is(err, image.ErrUnavailable), codes.Unavailable},
+		{errors.Is(err, image.ErrCorrupt), codes.DataLoss},
+	} {
+		if c.is {
+			return c.code
+		}
+	}
+	return codes.Unknown
+}

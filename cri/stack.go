@@ -1,0 +1,5 @@
+package cri
+
+import "runtime/debug"
+
+func stack() string { return string(debug.Stack()) }

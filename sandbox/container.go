@@ -1,0 +1,167 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/protobuf/proto"
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// ctrState is where a container is in its life.
+type ctrState string
+
+const (
+	ctrCreating ctrState = "creating"
+	ctrCreated  ctrState = "created"
+	ctrStarting ctrState = "starting"
+	ctrRunning  ctrState = "running"
+	ctrExited   ctrState = "exited"
+	ctrRemoving ctrState = "removing"
+)
+
+// Container is one container of a pod. Its fields below pod are guarded by the pod's mutex.
+type Container struct {
+	ID     string
+	Config *criapi.ContainerConfig
+	Image  imageRecord
+	Log    string // "" for none
+	pod    *Pod
+
+	state    ctrState
+	created  time.Time
+	started  time.Time
+	finished time.Time
+	exitCode int
+	reason   string
+	message  string
+	stopped  bool // we sent it a signal
+	spec     *specs.Spec
+	ended    chan struct{} // closed when it is exited or was never started
+	usage    usage
+}
+
+// imageRecord is the image as it was when the container was created.
+type imageRecord struct {
+	ID  string `json:"id"`
+	Ref string `json:"ref"`
+}
+
+// containerRecord is the journal's note of kind "ctr", and part of the tomb.
+type containerRecord struct {
+	Config   []byte      `json:"config"` // protobuf
+	Image    imageRecord `json:"image"`
+	Log      string      `json:"log,omitempty"`
+	State    ctrState    `json:"state"`
+	Created  int64       `json:"created"` // ns, as the ones below
+	Started  int64       `json:"started,omitempty"`
+	Finished int64       `json:"finished,omitempty"`
+	ExitCode int         `json:"exitCode,omitempty"`
+	Reason   string      `json:"reason,omitempty"`
+	Message  string      `json:"message,omitempty"`
+}
+
+func (c *Container) record() (containerRecord, error) {
+	b, err := proto.Marshal(c.Config)
+	if err != nil {
+		return containerRecord{}, fmt.Errorf("encode container config: %w", err)
+	}
+	return containerRecord{
+		Config: b, Image: c.Image, Log: c.Log, State: c.state, Created: nanos(c.created), Started: nanos(c.started), Finished: nanos(c.finished),
+		ExitCode: c.exitCode, Reason: c.reason, Message: c.message,
+	}, nil
+}
+
+func (r containerRecord) container(id string, p *Pod) (*Container, error) {
+	c := &Container{
+		ID: id, Config: &criapi.ContainerConfig{}, Image: r.Image, Log: r.Log, pod: p, state: r.State, created: fromNanos(r.Created), started: fromNanos(r.Started),
+		finished: fromNanos(r.Finished), exitCode: r.ExitCode, reason: r.Reason, message: r.Message, ended: make(chan struct{}),
+	}
+	if err := proto.Unmarshal(r.Config, c.Config); err != nil {
+		return nil, fmt.Errorf("decode config of container %s: %w", id, err)
+	}
+	if c.state == ctrExited {
+		close(c.ended)
+	}
+	return c, nil
+}
+
+func nanos(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+func fromNanos(n int64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, n)
+}
+
+// note writes the container's state into the journal. Caller holds the pod's mutex.
+func (c *Container) note() error {
+	if c.pod.journal == nil {
+		return nil
+	}
+	rec, err := c.record()
+	if err != nil {
+		return err
+	}
+	return c.pod.journal.Note(noteContainer, c.ID, rec)
+}
+
+func (c *Container) setState(s ctrState) error {
+	before := c.state
+	c.state = s
+	if err := c.note(); err != nil {
+		c.state = before
+		return fmt.Errorf("note container %s as %s: %w", c.ID, s, err)
+	}
+	return nil
+}
+
+// dir holds the FIFOs and the bundle's config.json.
+func (c *Container) dir() string { return filepath.Join(c.pod.dir, "c", c.ID) }
+
+// layer holds the writable layer.
+func (m *Manager) layer(id string) string { return filepath.Join(m.cfg.StateDir, "containers", id) }
+
+func (c *Container) cgroup() string {
+	if c.spec == nil || c.spec.Linux == nil {
+		return ""
+	}
+	return c.spec.Linux.CgroupsPath
+}
+
+func (c *Container) saveSpec() error {
+	b, err := json.Marshal(c.spec)
+	if err != nil {
+		return fmt.Errorf("encode spec: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(c.dir(), "config.json"), b, 0o600); err != nil {
+		return fmt.Errorf("write spec: %w", err)
+	}
+	return nil
+}
+
+func (c *Container) loadSpec() error {
+	b, err := os.ReadFile(filepath.Join(c.dir(), "config.json"))
+	if err != nil {
+		return fmt.Errorf("read spec: %w", err)
+	}
+	c.spec = &specs.Spec{}
+	if err := json.Unmarshal(b, c.spec); err != nil {
+		return fmt.Errorf("decode spec of container %s: %w", c.ID, err)
+	}
+	return nil
+}
+
+func containerKey(podID string, c *criapi.ContainerConfig) string {
+	return fmt.Sprintf("ctr %s/%q/%d", podID, c.GetMetadata().GetName(), c.GetMetadata().GetAttempt())
+}

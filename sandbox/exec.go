@@ -1,0 +1,72 @@
+package sandbox
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cri-mini/cri-mini/oci"
+	"github.com/cri-mini/cri-mini/runtime/compile"
+	"github.com/cri-mini/cri-mini/runtime/engine"
+)
+
+// outputLimit is how much of each stream an ExecSync keeps, in bytes, as containerd and CRI-O do.
+const outputLimit = 16 << 20
+
+// limited keeps the first outputLimit bytes and swallows the rest, so that the command never blocks.
+type limited struct{ bytes.Buffer }
+
+func (l *limited) Write(p []byte) (int, error) {
+	if room := outputLimit - l.Len(); room > 0 {
+		l.Buffer.Write(p[:min(room, len(p))])
+	}
+	return len(p), nil
+}
+
+// ExecResult is what an ExecSync gives.
+type ExecResult struct {
+	Stdout, Stderr []byte
+	Code           int
+}
+
+// ExecSync runs a command in a running container. Timeout is in seconds, 0 for none; when it has passed, the
+// command is killed with all it started, and the error is ErrTimeout.
+func (m *Manager) ExecSync(ctx context.Context, id string, cmd []string, timeout int64) (ExecResult, error) {
+	in := oci.ExecInput{Cmd: cmd}
+	if err := in.Check(); err != nil {
+		return ExecResult{}, errors.Join(err, ErrInvalid)
+	}
+	if timeout < 0 {
+		return ExecResult{}, fmt.Errorf("timeout: %d is negative: %w", timeout, ErrInvalid)
+	}
+	c, err := m.container(id)
+	if err != nil {
+		return ExecResult{}, err
+	}
+	c.pod.mu.Lock()
+	state, spec := c.state, c.spec
+	c.pod.mu.Unlock()
+	if state != ctrRunning {
+		return ExecResult{}, fmt.Errorf("exec in container %s: it is %s: %w", c.ID, state, ErrState)
+	}
+	o := m.options(newID())
+	if timeout > 0 {
+		o.Track = "exec-" + o.ID
+	}
+	pl, err := compile.Exec(spec, oci.Exec(spec, in), o)
+	if err != nil {
+		return ExecResult{}, fmt.Errorf("compile exec: %w", err)
+	}
+	var stdout, stderr limited
+	limit := time.Duration(timeout) * time.Second
+	x, err := m.cfg.Engine.Exec(ctx, engine.ExecRequest{ID: o.ID, Container: c.ID, Plan: pl, Timeout: limit, Stdout: &stdout, Stderr: &stderr})
+	if x.TimedOut {
+		return ExecResult{}, fmt.Errorf("exec in container %s: no end after %s: %w", c.ID, limit, ErrTimeout)
+	}
+	if err != nil {
+		return ExecResult{}, fmt.Errorf("exec in container %s: %w", short(c.ID), err)
+	}
+	return ExecResult{Stdout: stdout.Bytes(), Stderr: stderr.Bytes(), Code: x.Code}, nil
+}

@@ -1,0 +1,224 @@
+package sandbox
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	ispec "github.com/opencontainers/image-spec/specs-go/v1"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/cri-mini/cri-mini/netns"
+	"github.com/cri-mini/cri-mini/runtime/cgroup"
+	"github.com/cri-mini/cri-mini/runtime/engine"
+	"github.com/cri-mini/cri-mini/runtime/host"
+	"github.com/cri-mini/cri-mini/runtime/journal"
+)
+
+// The errors that cri/ maps to codes.
+var (
+	ErrNotFound = errors.New("not found")
+	ErrInvalid  = errors.New("invalid argument")
+	ErrState    = errors.New("wrong state")
+	ErrTimeout  = errors.New("deadline exceeded")
+)
+
+// Image is what a container needs to know of its image.
+type Image struct {
+	ID            string // config digest
+	Ref           string // a digest reference if there is one, for ContainerStatus.image_ref
+	Config        *ispec.Image
+	Passwd, Group []byte
+}
+
+// Images is the part of the image store that sandbox uses. Lend may be called again for the same container.
+type Images interface {
+	Resolve(ref string) (Image, bool)
+	Lend(imageID, containerID string) (lower []string, err error)
+	Return(containerID string) error
+}
+
+// Config is what a Manager needs.
+type Config struct {
+	RunDir, StateDir string
+	Facts            host.Facts
+	Engine           *engine.Engine
+	Known            []engine.Known // what the monitors told at engine.Open
+	Cgroups          *cgroup.Tree
+	Network          *netns.Network
+	Images           Images
+	Seccomp          func(*specs.LinuxSeccomp) (bpf []byte, flags uint64, description string, err error)
+	Handlers         []string // runtime handlers besides ""
+	Log              *slog.Logger
+}
+
+// Manager is all pods of this node.
+type Manager struct {
+	cfg  Config
+	log  *slog.Logger
+	tomb *journal.Tomb
+
+	mu      sync.RWMutex
+	pods    map[string]*Pod
+	ctrs    map[string]*Container
+	joining map[string]*joined // calls in progress, by request
+}
+
+// Open reads back every pod from its journal, re-attaches what runs, undoes what was half made, and remembers
+// the pods of the boot before as stopped.
+func Open(ctx context.Context, cfg Config) (*Manager, error) {
+	tomb, err := journal.OpenTomb(filepath.Join(cfg.StateDir, "tomb"))
+	if err != nil {
+		return nil, err
+	}
+	m := &Manager{cfg: cfg, log: cfg.Log, tomb: tomb, pods: map[string]*Pod{}, ctrs: map[string]*Container{}, joining: map[string]*joined{}}
+	if err := m.makeSkeleton(); err != nil {
+		return nil, err
+	}
+	if err := m.restore(ctx); err != nil {
+		return nil, err
+	}
+	go m.watchExits()
+	return m, nil
+}
+
+// joined is a call in progress that a retry of the same request waits for.
+type joined struct {
+	done chan struct{}
+	id   string
+	err  error
+}
+
+// callLimit bounds a call that goes on after its caller has gone.
+const callLimit = 4 * time.Minute
+
+// join runs f once for all callers with the same key, to its end even when they go away: a kubelet whose
+// deadline has passed comes back with the same request and gets the result.
+func (m *Manager) join(ctx context.Context, key string, f func(context.Context) (string, error)) (string, error) {
+	m.mu.Lock()
+	j := m.joining[key]
+	if j == nil {
+		j = &joined{done: make(chan struct{})}
+		m.joining[key] = j
+		go func() {
+			work, cancel := context.WithTimeout(context.WithoutCancel(ctx), callLimit)
+			defer cancel()
+			j.id, j.err = f(work)
+			m.mu.Lock()
+			delete(m.joining, key)
+			m.mu.Unlock()
+			close(j.done)
+		}()
+	}
+	m.mu.Unlock()
+	select {
+	case <-j.done:
+		return j.id, j.err
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+}
+
+// newID gives 64 hexadecimal digits, as every CRI runtime does.
+func newID() string {
+	var b [32]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// pod finds a pod by id or by a unique prefix of it.
+func (m *Manager) pod(id string) (*Pod, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	p, err := find(m.pods, id)
+	if err != nil {
+		return nil, fmt.Errorf("pod sandbox %q: %w", id, err)
+	}
+	return p, nil
+}
+
+func (m *Manager) container(id string) (*Container, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	c, err := find(m.ctrs, id)
+	if err != nil {
+		return nil, fmt.Errorf("container %q: %w", id, err)
+	}
+	return c, nil
+}
+
+func find[T any](all map[string]*T, id string) (*T, error) {
+	if v := all[id]; v != nil {
+		return v, nil
+	}
+	if id == "" {
+		return nil, fmt.Errorf("id is empty: %w", ErrNotFound)
+	}
+	var found *T
+	for k, v := range all {
+		if strings.HasPrefix(k, id) {
+			if found != nil {
+				return nil, fmt.Errorf("the prefix is not unique: %w", ErrInvalid)
+			}
+			found = v
+		}
+	}
+	if found == nil {
+		return nil, ErrNotFound
+	}
+	return found, nil
+}
+
+// makeSkeleton makes the bottom layer that every container has: the mount points that nearly every image lacks
+// or has anyway. With them there, a start writes nothing into the writable layer (0.2–0.9 ms on ext4).
+func (m *Manager) makeSkeleton() error {
+	root := m.skeleton()
+	for _, dir := range []string{"proc", "sys", "dev", "etc", "run"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			return fmt.Errorf("make skeleton layer: %w", err)
+		}
+	}
+	for _, name := range []string{"etc/hosts", "etc/hostname", "etc/resolv.conf"} {
+		f, err := os.OpenFile(filepath.Join(root, name), os.O_CREATE|os.O_RDONLY, 0o644)
+		if err != nil {
+			return fmt.Errorf("make skeleton layer: %w", err)
+		}
+		_ = f.Close()
+	}
+	return nil
+}
+
+func (m *Manager) skeleton() string { return filepath.Join(m.cfg.StateDir, "skeleton") }
+
+// Pods counts the pods, running or not.
+func (m *Manager) Pods() int {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return len(m.pods)
+}
+
+func (m *Manager) checkHandler(name string) error {
+	if name == "" {
+		return nil
+	}
+	for _, h := range m.cfg.Handlers {
+		if h == name {
+			return nil
+		}
+	}
+	return fmt.Errorf("runtime_handler: %q is not configured: %w", name, ErrInvalid)
+}
+
+func metadataKey(c *criapi.PodSandboxConfig) string {
+	md := c.GetMetadata()
+	return fmt.Sprintf("%q/%q/%q/%d", md.GetNamespace(), md.GetName(), md.GetUid(), md.GetAttempt())
+}

@@ -1,0 +1,169 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/cri-mini/cri-mini/netns"
+	"github.com/cri-mini/cri-mini/oci"
+	"github.com/cri-mini/cri-mini/runtime/compile"
+	"github.com/cri-mini/cri-mini/runtime/journal"
+	"github.com/cri-mini/cri-mini/runtime/plan"
+)
+
+// RunPod makes a pod and returns its id. The same request again joins the call in progress, or gets the pod
+// that it made.
+func (m *Manager) RunPod(ctx context.Context, config *criapi.PodSandboxConfig, handler string) (string, error) {
+	if config.GetMetadata() == nil {
+		return "", fmt.Errorf("config.metadata: missing: %w", ErrInvalid)
+	}
+	if err := m.checkHandler(handler); err != nil {
+		return "", err
+	}
+	key := metadataKey(config)
+	return m.join(ctx, "pod "+key, func(ctx context.Context) (string, error) {
+		if p := m.ready(key); p != nil {
+			return p.ID, nil
+		}
+		return m.runPod(ctx, config, handler)
+	})
+}
+
+// ready finds the pod that an earlier call with the same metadata made.
+func (m *Manager) ready(key string) *Pod {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	for _, p := range m.pods {
+		if metadataKey(p.Config) == key {
+			p.mu.Lock()
+			ok := p.state == podReady
+			p.mu.Unlock()
+			if ok {
+				return p
+			}
+		}
+	}
+	return nil
+}
+
+func (m *Manager) runPod(ctx context.Context, config *criapi.PodSandboxConfig, handler string) (id string, err error) {
+	p := &Pod{ID: newID(), Config: config, Handler: handler, Created: time.Now(), state: podCreating, containers: map[string]*Container{}}
+	p.dir = podDir(m.cfg.RunDir, p.ID)
+	in := oci.PodInput{ID: p.ID, Config: config, RunDir: m.cfg.RunDir, Facts: m.cfg.Facts}
+	if p.spec, err = oci.Pod(in); err != nil {
+		return "", errors.Join(err, ErrInvalid)
+	}
+	pl, err := compile.Pod(p.spec, m.options(p.ID))
+	if err != nil {
+		return "", fmt.Errorf("compile pod: %w", err)
+	}
+	if err := os.MkdirAll(p.dir, 0o711); err != nil {
+		return "", fmt.Errorf("make pod directory: %w", err)
+	}
+	if p.journal, err = journal.Create(filepath.Join(p.dir, "journal"), p.ID); err != nil {
+		_ = os.RemoveAll(p.dir)
+		return "", err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.discard(context.WithoutCancel(ctx), p))
+		}
+	}()
+	if err := m.buildPod(ctx, p, pl); err != nil {
+		return "", err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.setState(podReady); err != nil {
+		return "", err
+	}
+	m.bury(p)
+	m.mu.Lock()
+	m.pods[p.ID] = p
+	m.mu.Unlock()
+	return p.ID, nil
+}
+
+// buildPod makes what the plan says, the network and the files that containers share.
+func (m *Manager) buildPod(ctx context.Context, p *Pod, pl *plan.Plan) error {
+	if err := p.setState(podCreating); err != nil {
+		return err
+	}
+	if err := p.journal.Intend(plan.Object{Kind: plan.Dir, Name: p.dir}); err != nil {
+		return err
+	}
+	if err := m.cfg.Engine.RunPod(ctx, p.ID, pl, p.journal); err != nil {
+		return fmt.Errorf("run pod sandbox: %w", err)
+	}
+	if !p.hostNetwork() {
+		if err := m.attach(ctx, p); err != nil {
+			return err
+		}
+	}
+	return m.writeFiles(p)
+}
+
+// attach connects the pod to its network. The record that a detach needs is in the journal first.
+func (m *Manager) attach(ctx context.Context, p *Pod) error {
+	md := p.Config.GetMetadata()
+	dns := p.Config.GetDnsConfig()
+	req := netns.Request{
+		PodID: p.ID, Namespace: md.GetNamespace(), Name: md.GetName(), UID: md.GetUid(), NetnsPath: filepath.Join(m.cfg.RunDir, "netns", p.ID),
+		DNS: netns.DNS{Servers: dns.GetServers(), Searches: dns.GetSearches(), Options: dns.GetOptions()}, Annotations: p.Config.GetAnnotations(),
+	}
+	for _, pm := range p.Config.GetPortMappings() {
+		req.Ports = append(req.Ports, netns.PortMapping{Protocol: pm.GetProtocol().String(), ContainerPort: pm.GetContainerPort(), HostPort: pm.GetHostPort(), HostIP: pm.GetHostIp()})
+	}
+	att, err := m.cfg.Network.Prepare(req)
+	if err != nil {
+		return err
+	}
+	data, err := attachmentData(att)
+	if err != nil {
+		return err
+	}
+	if err := p.journal.Intend(plan.Object{Kind: plan.Attachment, Name: p.ID, Data: data}); err != nil {
+		return err
+	}
+	p.att = att
+	return m.cfg.Network.Attach(ctx, att)
+}
+
+// writeFiles writes the files that the pod's containers bind: resolv.conf, hosts, hostname.
+func (m *Manager) writeFiles(p *Pod) error {
+	node, _ := os.Hostname()
+	name, err := oci.Hostname(p.Config, node)
+	if err != nil {
+		return err
+	}
+	var hosts []byte
+	var ips []string
+	if p.hostNetwork() {
+		hosts, _ = os.ReadFile("/etc/hosts")
+	} else {
+		ips = p.att.IPs
+	}
+	resolv, _ := os.ReadFile("/etc/resolv.conf") // a host without one gives its pods an empty one
+	if resolv, err = oci.ResolvConf(p.Config, resolv); err != nil {
+		return err
+	}
+	for file, content := range map[string][]byte{"hosts": oci.HostsFile(name, ips, hosts), "hostname": oci.HostnameFile(name), "resolv.conf": resolv} {
+		if err := os.WriteFile(filepath.Join(p.dir, file), content, 0o644); err != nil {
+			return fmt.Errorf("write pod's %s: %w", file, err)
+		}
+	}
+	return nil
+}
+
+// options are what every plan of this daemon has in common.
+func (m *Manager) options(id string) compile.Options {
+	return compile.Options{
+		ID: id, Facts: m.cfg.Facts, RunDir: m.cfg.RunDir, PrivateDir: filepath.Join(m.cfg.RunDir, "pods"), Stage: m.cfg.Engine.Stage(), Seccomp: m.cfg.Seccomp,
+	}
+}

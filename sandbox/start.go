@@ -1,0 +1,228 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cri-mini/cri-mini/runtime/engine"
+	"github.com/cri-mini/cri-mini/runtime/plan"
+)
+
+// Reasons of a container's end, as kubelet and its users know them.
+const (
+	reasonCompleted  = "Completed"
+	reasonError      = "Error"
+	reasonOOM        = "OOMKilled"
+	reasonStartError = "StartError"
+	reasonUnknown    = "Unknown"
+)
+
+// startErrorCode is the exit code of a container whose start failed, as containerd and kubelet use it.
+const startErrorCode = 128
+
+// StartContainer starts a created container and returns when its program runs. A container that runs already
+// is success.
+func (m *Manager) StartContainer(ctx context.Context, id string) error {
+	c, err := m.container(id)
+	if err != nil {
+		return err
+	}
+	_, err = m.join(ctx, "start "+c.ID, func(ctx context.Context) (string, error) { return c.ID, m.start(ctx, c) })
+	return err
+}
+
+func (m *Manager) start(ctx context.Context, c *Container) error {
+	p := c.pod
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.state != podReady {
+		return fmt.Errorf("start container %s: pod sandbox %s is not ready: %w", c.ID, p.ID, ErrState)
+	}
+	if c.state == ctrRunning {
+		return nil
+	}
+	if c.state != ctrCreated {
+		return fmt.Errorf("start container %s: it is %s: %w", c.ID, c.state, ErrState)
+	}
+	pl, err := m.plan(c)
+	if err != nil {
+		return err
+	}
+	if err := c.setState(ctrStarting); err != nil {
+		return err
+	}
+	started, err := m.cfg.Engine.Start(ctx, engine.StartRequest{ID: c.ID, Pod: p.ID, Plan: pl, Journal: p.journal, Dir: c.dir(), Log: c.Log, Terminal: c.Config.GetTty()})
+	if err != nil {
+		return m.startFailed(ctx, c, err)
+	}
+	c.started = started.At
+	if err := c.setState(ctrRunning); err != nil {
+		return err
+	}
+	m.bury(p)
+	return nil
+}
+
+// startFailed records why, gives back what the start made, and words the error.
+func (m *Manager) startFailed(ctx context.Context, c *Container, cause error) error {
+	err := fmt.Errorf("start container %s: %w", short(c.ID), cause)
+	c.reason, c.message, c.exitCode = reasonStartError, err.Error(), startErrorCode
+	var op *engine.OpError
+	if errors.As(cause, &op) && op.Killed && m.cfg.Cgroups.OOMKills(c.cgroup()) > 0 {
+		c.reason = reasonOOM
+		err = fmt.Errorf("%w: its memory limit is too small to start it", err)
+		c.message = err.Error()
+	}
+	c.started, c.finished = time.Now(), time.Now()
+	err = errors.Join(err, m.releaseProcess(context.WithoutCancel(ctx), c), c.setState(ctrExited))
+	close(c.ended)
+	m.bury(c.pod)
+	return err
+}
+
+func short(id string) string { return id[:min(12, len(id))] }
+
+// releaseProcess gives back what only a running container needs: its process, cgroup and mounts. Caller holds
+// the pod's mutex.
+func (m *Manager) releaseProcess(ctx context.Context, c *Container) error {
+	if c.pod.journal == nil {
+		return nil
+	}
+	var errs []error
+	live := c.pod.journal.Live(c.ID)
+	for i := len(live) - 1; i >= 0; i-- {
+		switch live[i].Kind {
+		case plan.Process, plan.Cgroup, plan.Mount, plan.Namespace:
+			if err := m.cfg.Engine.Release(ctx, live[i]); err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			errs = append(errs, c.pod.journal.Release(live[i]))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// StopContainer sends the stop signal and, when the timeout (seconds) has passed, SIGKILL. It returns when the
+// end is recorded. A container that does not run, or is unknown, is success.
+func (m *Manager) StopContainer(ctx context.Context, id string, timeout int64) error {
+	c, err := m.container(id)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	c.pod.mu.Lock()
+	running, sig := c.state == ctrRunning, m.stopSignal(c)
+	c.stopped = c.stopped || running
+	c.pod.mu.Unlock()
+	if !running {
+		return nil
+	}
+	if timeout > 0 {
+		if err := m.cfg.Engine.Signal(c.ID, sig); err != nil && !errors.Is(err, engine.ErrGone) {
+			return fmt.Errorf("stop container %s: %w", c.ID, err)
+		}
+		select {
+		case <-c.ended:
+			return nil
+		case <-time.After(time.Duration(timeout) * time.Second):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return m.killAll(ctx, []*Container{c})
+}
+
+// stopSignal is the one of the CRI config, else the image's, else SIGTERM.
+func (m *Manager) stopSignal(c *Container) unix.Signal {
+	if s := c.Config.GetStopSignal(); s != 0 {
+		if sig := unix.SignalNum(strings.TrimPrefix(s.String(), "SIGNAL_")); sig != 0 {
+			return sig
+		}
+	}
+	if img, ok := m.cfg.Images.Resolve(c.Image.ID); ok && img.Config != nil {
+		if sig, ok := parseSignal(img.Config.Config.StopSignal); ok {
+			return sig
+		}
+	}
+	return unix.SIGTERM
+}
+
+// watchExits records the end of each container.
+func (m *Manager) watchExits() {
+	for x := range m.cfg.Engine.Exits() {
+		m.mu.RLock()
+		c := m.ctrs[x.ID]
+		m.mu.RUnlock()
+		if c == nil { // the end of a start that failed
+			m.cfg.Engine.Ack(x.ID)
+			continue
+		}
+		go m.recordExit(c, x)
+	}
+}
+
+func (m *Manager) recordExit(c *Container, x engine.Exit) {
+	p := c.pod
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c.state != ctrRunning {
+		return // a failed start, which its caller records
+	}
+	m.exited(c, x)
+	if err := c.setState(ctrExited); err != nil {
+		m.log.Error("record exit", "pod", p.ID, "ctr", c.ID, "err", err)
+		c.state = ctrExited
+	}
+	if err := m.releaseProcess(context.Background(), c); err != nil {
+		m.log.Warn("clean up after exit", "pod", p.ID, "ctr", c.ID, "err", err)
+	}
+	close(c.ended)
+	m.cfg.Engine.Ack(c.ID)
+	m.bury(p)
+}
+
+// exited takes over how a container ended. The cgroup is still there: whether the kernel killed for memory is
+// known before anybody can ask.
+func (m *Manager) exited(c *Container, x engine.Exit) {
+	c.finished, c.exitCode = x.At, x.Code
+	if c.finished.Before(c.started) {
+		c.finished = c.started
+	}
+	switch {
+	case x.Unknown:
+		c.reason, c.message = reasonUnknown, "the exit code was lost with the processes that could have told it"
+	case m.cfg.Cgroups.OOMKills(c.cgroup()) > 0 && x.Code != 0:
+		c.reason = reasonOOM
+	case x.Code == 0:
+		c.reason = reasonCompleted
+	default:
+		c.reason = reasonError
+	}
+	if x.Dropped > 0 {
+		c.message = fmt.Sprintf("%d bytes of its log were dropped: no space on %s", x.Dropped, filepath.Dir(c.Log))
+	}
+}
+
+// ReopenLog makes a running container's log go to the path again, after the kubelet rotated the file away.
+func (m *Manager) ReopenLog(ctx context.Context, id string) error {
+	c, err := m.container(id)
+	if err != nil {
+		return err
+	}
+	c.pod.mu.Lock()
+	running := c.state == ctrRunning
+	c.pod.mu.Unlock()
+	if !running {
+		return fmt.Errorf("reopen log of container %s: it does not run: %w", id, ErrState)
+	}
+	return m.cfg.Engine.ReopenLog(ctx, c.ID)
+}
