@@ -150,13 +150,17 @@ func TestBind(t *testing.T) {
 	source := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(source, "file"), []byte("content\n"), 0o644))
 	c := newContainer(rootfs)
-	tree, none := c.NewSlot("volume"), c.NewSlot("missing")
+	tree, none, own := c.NewSlot("volume"), c.NewSlot("missing"), c.NewSlot("cloned by init")
 	bind := func(m plan.BindMount) plan.Op { return plan.Bind(c.root, m) }
 	c.Ops = append([]plan.Op{
 		plan.CloneTree(plan.Parent, tree, plan.Tree{Source: source, UserNS: plan.NoSlot}),
 		plan.CloneTree(plan.Parent, none, plan.Tree{Source: "/not/there", Flags: plan.BindOptional, UserNS: plan.NoSlot}),
 	}, c.Ops...)
 	c.Add(
+		plan.CloneTree(plan.Init, own, plan.Tree{Source: "/not/there", Flags: plan.BindOptional, UserNS: plan.NoSlot}),
+		bind(plan.BindMount{Tree: own, Target: "/mnt/none", Flags: plan.BindOptional, Create: plan.CreateDir}),
+		plan.CloneTree(plan.Init, own, plan.Tree{Source: source, Flags: plan.BindRecursive, Propagation: plan.PropPrivate, UserNS: plan.NoSlot}),
+		bind(plan.BindMount{Tree: own, Target: "own", Create: plan.CreateLike}),
 		bind(plan.BindMount{Tree: tree, Target: "/mnt/a/b", Set: plan.AttrRdonly, Create: plan.CreateLike}),
 		bind(plan.BindMount{Tree: none, Target: "/mnt/none", Flags: plan.BindOptional, Create: plan.CreateDir}),
 		bind(plan.BindMount{Tree: plan.NoSlot, Source: "/not/there", Target: "/mnt/none", Flags: plan.BindOptional, Create: plan.CreateDir}),
@@ -166,10 +170,10 @@ func TestBind(t *testing.T) {
 		plan.ChangeAttr(c.root, "/", plan.AttrRdonly, 0, 0, 0),
 		plan.PivotRoot(c.root, false),
 	)
-	c.shell("cat /mnt/a/b/file /run/secrets/file /tmp/x/file; touch /mnt/a/b/x 2>&1; touch /tmp/x/new; ls /mnt; touch /q 2>&1; grep secrets /proc/mounts")
+	c.shell("cat /mnt/a/b/file /run/secrets/file /tmp/x/file own/file; touch /mnt/a/b/x 2>&1; touch /tmp/x/new; ls /mnt; touch /q 2>&1; grep secrets /proc/mounts")
 	p := newParent(t, c.Plan)
 	out := p.ran(p.run())
-	want := "content\ncontent\ncontent\ntouch: /mnt/a/b/x: Read-only file system\na\ntouch: /q: Read-only file system\n"
+	want := "content\ncontent\ncontent\ncontent\ntouch: /mnt/a/b/x: Read-only file system\na\ntouch: /q: Read-only file system\n"
 	if !strings.HasPrefix(out, want) || !strings.Contains(out, "noatime") {
 		t.Errorf("output:\n%swant:\n%s… noatime …", out, want)
 	}

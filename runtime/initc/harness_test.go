@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -84,7 +83,7 @@ type parent struct {
 	flags uintptr // namespaces of the clone
 	// meet answers a barrier at which init waits: the descriptors that cross, and a status.
 	meet func(op *plan.Op, pid int) ([]*os.File, uint32)
-	// waits counts the barriers passed; got holds what crossed from init.
+	// got is what crossed from init.
 	got []*os.File
 
 	process *os.Process
@@ -333,6 +332,3 @@ func (p *parent) ran(r result) string {
 	}
 	return r.Out
 }
-
-// lockThread binds the goroutine to a thread that ends with it.
-func lockThread() { runtime.LockOSThread() }

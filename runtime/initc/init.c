@@ -985,17 +985,18 @@ static int op_map_root(void)
 	return set_ids(0, 0, 0, NULL);
 }
 
-/* The child has our parent as its own, and our progress page; the memory that it goes on with is a copy. */
+/*
+ * The child has our parent as its own, and our progress page; the memory that it goes on with is a copy. The
+ * kernel stores its pid before it runs, so whoever meets it at a barrier finds the pid there.
+ */
 static int op_fork(void)
 {
-	long pid = syscall(SYS_clone, CLONE_PARENT | SIGCHLD, 0, 0, 0, 0);
+	long pid = syscall(SYS_clone, CLONE_PARENT | CLONE_PARENT_SETTID | SIGCHLD, 0, &progress->pid, 0, 0);
 
 	if (pid < 0)
 		return -1;
-	if (pid > 0) {
-		report(&progress->pid, (uint32_t)pid);
+	if (pid > 0)
 		_exit(0);
-	}
 	return hide();
 }
 

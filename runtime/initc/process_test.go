@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -149,10 +150,11 @@ func TestUserNamespace(t *testing.T) {
 			must(t, os.WriteFile(fmt.Sprintf("/proc/%d/gid_map", pid), []byte("0 100000 65536"), 0))
 			return nil, 0
 		}
-		for p.page.Load32(plan.ProgressAtPID) == 0 {
-			time.Sleep(time.Millisecond)
+		forked := int(p.page.Load32(plan.ProgressAtPID))
+		if forked == 0 {
+			t.Fatal("the fork has met its parent, and its pid is not there")
 		}
-		tree = cloneInside(t, int(p.page.Load32(plan.ProgressAtPID)), rootfs)
+		tree = cloneInside(t, forked, rootfs)
 		return []*os.File{tree}, 0
 	}
 	out := p.ran(p.run())
@@ -177,7 +179,7 @@ func cloneInside(t *testing.T, pid int, path string) *os.File {
 	}
 	c := make(chan answer)
 	go func() {
-		lockThread() // never unlocked: the thread ends with the goroutine
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {
 			c <- answer{-1, err}
 			return
@@ -312,6 +314,21 @@ func TestDescriptorsAtExec(t *testing.T) {
 		if out := par.ran(par.run()); strings.Replace(out, " 10 ", " ", 1) != want {
 			t.Errorf("preserve %d: output %q, want %q", n, out, want)
 		}
+	}
+}
+
+// TestStdio puts a slot on a standard stream.
+func TestStdio(t *testing.T) {
+	needRoot(t)
+	p := plan.New()
+	input := p.NewSlot("stdin")
+	p.Add(plan.Open(input, "/etc/hostname", 0, plan.InHost), plan.SetStdio(input, 0), shell("cat"))
+	par := newParent(t, p)
+	par.flags = 0
+	want, err := os.ReadFile("/etc/hostname")
+	must(t, err)
+	if out := par.ran(par.run()); out != string(want) {
+		t.Errorf("output %q, want %q", out, want)
 	}
 }
 
