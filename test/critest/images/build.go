@@ -42,6 +42,7 @@ func Build(ctx context.Context, cache string, logf func(string, ...any)) (Layout
 		return Layout{}, err
 	}
 	final := Layout{Dir: filepath.Join(cache, "images", key)}
+	defer Used(final.Dir)
 	if _, err := os.Stat(filepath.Join(final.Dir, "index.json")); err == nil {
 		return final, nil
 	}
@@ -146,15 +147,4 @@ func compile(ctx context.Context, name, work string) ([]byte, error) {
 		return nil, fmt.Errorf("compile %s: %w: %s", name, err, bytes.TrimSpace(msg))
 	}
 	return os.ReadFile(out)
-}
-
-// CacheDir is where built things are kept between runs, outside any checkout:
-// $XDG_CACHE_HOME/cri-mini-test, else /var/cache/cri-mini-test.
-func CacheDir() (string, error) {
-	base := os.Getenv("XDG_CACHE_HOME")
-	if base == "" {
-		base = "/var/cache"
-	}
-	dir := filepath.Join(base, "cri-mini-test")
-	return dir, os.MkdirAll(dir, 0o755)
 }

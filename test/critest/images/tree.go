@@ -111,6 +111,12 @@ func (t Tree) WriteTar(w io.Writer) error {
 		if !ok {
 			n = node{Type: tar.TypeDir, Mode: 0o755}
 		}
+		if n.Type == tar.TypeLink {
+			// tar(1) writes the attributes of the file with every name, and
+			// runtimes set what they read there.
+			target := t[n.Link]
+			n.Mode, n.UID, n.GID = target.Mode, target.UID, target.GID
+		}
 		header := &tar.Header{
 			Typeflag: n.Type, Name: name, Linkname: n.Link, Size: int64(len(n.Data)),
 			Mode: n.Mode, Uid: n.UID, Gid: n.GID, ModTime: epoch, Format: tar.FormatPAX,

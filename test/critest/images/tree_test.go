@@ -37,6 +37,9 @@ func TestWriteTarIsOrderedAndComplete(t *testing.T) {
 		if !header.ModTime.Equal(epoch) {
 			t.Errorf("%s has time %v", header.Name, header.ModTime)
 		}
+		if header.Name == "bin/a" && header.Mode != 0o644 {
+			t.Errorf("hard link has mode %o, not that of its file", header.Mode)
+		}
 		names = append(names, header.Name)
 	}
 	want := []string{"bin/", "bin/z", "etc/", "etc/old/", "etc/old/.wh.file", "lib64", "tmp/", "bin/a"}

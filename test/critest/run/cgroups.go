@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -111,12 +112,24 @@ func removeCgroups(mounts []cgroupMount, name string) error {
 		dirs := cgroupsBelow(filepath.Join(m.Dir, name))
 		slices.Reverse(dirs)
 		for _, dir := range dirs {
-			if err := unix.Rmdir(dir); err != nil && !errors.Is(err, unix.ENOENT) {
+			if err := rmdir(dir); err != nil && !errors.Is(err, unix.ENOENT) {
 				failed = errors.Join(failed, fmt.Errorf("remove cgroup %s: %w", dir, err))
 			}
 		}
 	}
 	return failed
+}
+
+// rmdir waits a little for processes that were killed and are on their way.
+func rmdir(dir string) error {
+	var err error
+	for range 100 {
+		if err = unix.Rmdir(dir); !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return err
 }
 
 // cgroupsBelow lists a cgroup and its descendants, parents first.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -15,6 +14,7 @@ import (
 // child is a process of the run whose end is watched.
 type child struct {
 	name  string
+	log   string // file
 	cmd   *exec.Cmd
 	ended chan struct{} // closed when err is set
 	err   error
@@ -31,7 +31,7 @@ func startChild(name, logFile string, cmd *exec.Cmd) (*child, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	c := &child{name: name, cmd: cmd, ended: make(chan struct{})}
+	c := &child{name: name, log: logFile, cmd: cmd, ended: make(chan struct{})}
 	go func() {
 		c.err = cmd.Wait()
 		close(c.ended)
@@ -46,7 +46,7 @@ func (c *child) until(ctx context.Context, limit time.Duration, ready func() boo
 	for !ready() {
 		select {
 		case <-c.ended:
-			return fmt.Errorf("wait for %s: it ended: %w", c.name, errors.Join(c.err, errors.New("see its log")))
+			return fmt.Errorf("wait for %s: it ended (%v) before it was ready; see %s", c.name, c.err, c.log)
 		case <-ctx.Done():
 			return fmt.Errorf("wait for %s: not ready after %v: %w", c.name, limit, ctx.Err())
 		case <-time.After(20 * time.Millisecond):
@@ -59,7 +59,7 @@ func (c *child) until(ctx context.Context, limit time.Duration, ready func() boo
 func (c *child) stop(limit time.Duration) {
 	select {
 	case <-c.ended:
-		fmt.Printf("note: %s ended before it was told to: %v\n", c.name, c.err)
+		fmt.Printf("note: %s ended before it was told to (%v); see %s\n", c.name, c.err, c.log)
 		return
 	default:
 	}
@@ -150,25 +150,25 @@ func startDaemon(ctx context.Context, j job) (*child, error) {
 	return daemon, nil
 }
 
-// removePods removes what failed specs left: a pod outlives its daemon, and
+// removePods removes what specs left, failed or not: a pod outlives its daemon, and
 // only pods that should have gone say something about leaks.
 func removePods(j job) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	crictl := func(args ...string) ([]byte, error) {
 		cmd := exec.CommandContext(ctx, j.crictl(), append([]string{"--runtime-endpoint", j.endpoint(), "--timeout", "60s"}, args...)...)
-		return cmd.CombinedOutput()
+		return cmd.Output() // standard error has warnings about a missing crictl.yaml
 	}
 	pods, err := crictl("pods", "-q")
 	if err != nil {
-		fmt.Printf("note: list pods: %v: %s\n", err, pods)
+		fmt.Printf("note: list pods: %v\n", err)
 		return
 	}
 	if len(pods) == 0 {
 		return
 	}
-	fmt.Printf("note: failed specs left %d pods; removing them\n", countLines(pods))
-	if out, err := crictl("rmp", "-f", "-a"); err != nil {
-		fmt.Printf("note: remove pods: %v: %s\n", err, out)
+	fmt.Printf("note: the specs left %d pods; removing them\n", countLines(pods))
+	if _, err := crictl("rmp", "-f", "-a"); err != nil {
+		fmt.Printf("note: remove pods: %v; see %s\n", err, j.daemonLog())
 	}
 }

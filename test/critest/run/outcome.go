@@ -98,7 +98,28 @@ func judgeSkip(o *outcome, spec types.SpecReport) {
 
 func failureText(spec types.SpecReport) string {
 	f := spec.Failure
-	return fmt.Sprintf("%s: %s\n%s:%d", spec.State, strings.TrimSpace(f.Message), filepath.Base(f.Location.FileName), f.Location.LineNumber)
+	return fmt.Sprintf("%s: %s\n%s:%d", spec.State, brief(f.Message), filepath.Base(f.Location.FileName), f.Location.LineNumber)
+}
+
+// brief leaves out gomega's dump of an error's fields, which begins and ends
+// with a brace on a line of its own: the words of the error come before it.
+func brief(message string) string {
+	var kept []string
+	end := ""
+	for line := range strings.SplitSeq(strings.TrimSpace(message), "\n") {
+		indent := line[:len(line)-len(strings.TrimLeft(line, " "))]
+		switch {
+		case end != "":
+			if line == end {
+				end = ""
+			}
+		case line == indent+"{":
+			end = indent + "}"
+		default:
+			kept = append(kept, line)
+		}
+	}
+	return strings.Join(kept, "\n")
 }
 
 // printOutcomes prints a line for each spec, the failures with their reason

@@ -38,9 +38,12 @@ func runSpecs(ctx context.Context, j job, daemon *child) error {
 
 func runCritest(ctx context.Context, j job, reportFile string, daemon *child) error {
 	args := []string{
-		"--runtime-endpoint", j.endpoint(), "--image-endpoint", j.endpoint(), "--report-dir", j.Report,
-		"--ginkgo.json-report", reportFile, "--ginkgo.no-color", "--ginkgo.timeout", j.Timeout.String(),
-		"--parallel", fmt.Sprint(j.Parallel),
+		"--runtime-endpoint", j.endpoint(), "--image-endpoint", j.endpoint(), "--ginkgo.no-color",
+		"--ginkgo.json-report", reportFile, "--ginkgo.junit-report", filepath.Join(j.Report, "junit.xml"),
+		"--ginkgo.timeout", j.Timeout.String(), "--ginkgo.grace-period", "5s",
+	}
+	if j.Parallel > 1 { // with 1, ginkgo mistakes the flag for go test's
+		args = append(args, "--parallel", fmt.Sprint(j.Parallel))
 	}
 	if j.Focus != "" {
 		args = append(args, "--ginkgo.focus", j.Focus)

@@ -85,6 +85,7 @@ func buildPrograms(ctx context.Context, cache string, layout images.Layout) (str
 		return "", err
 	}
 	final := filepath.Join(cache, "bin", key)
+	defer images.Used(final)
 	if _, err := os.Stat(final); err == nil {
 		return final, nil
 	}
