@@ -1,0 +1,277 @@
+package netns
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/cri-mini/cri-mini/netns/bridge"
+)
+
+// IfName is the pod's interface, as kubelet and every CNI runtime have it.
+const IfName = "eth0"
+
+// Request says what Prepare needs to know of a pod.
+type Request struct {
+	PodID     string
+	Namespace string
+	Name      string
+	UID       string
+	NetnsPath string // visible path, e.g. /run/cri-mini/netns/<pod>
+	Ports     []PortMapping
+	DNS       DNS
+	// Annotations: kubernetes.io/{ingress,egress}-bandwidth are read, and plugins
+	// that declare io.kubernetes.cri.pod-annotations get them all.
+	Annotations map[string]string
+}
+
+// PortMapping is CRI's: HostPort 0 asks for nothing, Protocol "" is TCP, HostIP
+// "", 0.0.0.0 and :: are every address of the host.
+type PortMapping struct {
+	Protocol      string
+	ContainerPort int32
+	HostPort      int32
+	HostIP        string
+}
+
+// DNS is the pod's resolver configuration, for plugins that declare dns.
+type DNS struct {
+	Servers  []string `json:"servers,omitempty"`
+	Searches []string `json:"searches,omitempty"`
+	Options  []string `json:"options,omitempty"`
+}
+
+// Attachment is one pod's connection to the network: plain data, to be stored
+// by the caller before Attach and again after it.
+type Attachment struct {
+	PodID     string          `json:"podID"`
+	Mode      string          `json:"mode"`     // builtin or cni
+	Network   string          `json:"network"`  // name in the conflist
+	Conflist  json.RawMessage `json:"conflist"` // complete, as it was at Prepare
+	NetnsPath string          `json:"netnsPath"`
+	IfName    string          `json:"ifName"`
+	Args      [][2]string     `json:"args,omitempty"` // CNI_ARGS
+	// Capabilities are the capability arguments; libcni hands each plugin those
+	// that it declares.
+	Capabilities map[string]json.RawMessage `json:"capabilities,omitempty"`
+
+	// Set by Attach. IPs are the pod's addresses, the primary one first.
+	IPs    []string        `json:"ips,omitempty"`
+	Result json.RawMessage `json:"result,omitempty"` // the CNI result, version 1.x
+}
+
+// Prepare decides how the pod will be attached: mode, conflist, arguments. It
+// changes nothing on the host. A request that cannot be served is refused here,
+// with the field's name.
+func (n *Network) Prepare(r Request) (*Attachment, error) {
+	if r.PodID == "" || r.NetnsPath == "" {
+		return nil, errors.New("prepare network: pod id and netns path must be given")
+	}
+	c, err := n.current()
+	if err != nil {
+		return nil, fmt.Errorf("prepare network of pod %s: %w", r.PodID, err)
+	}
+	caps, err := n.capabilities(r)
+	if err != nil {
+		return nil, fmt.Errorf("prepare network of pod %s: %w", r.PodID, err)
+	}
+	return &Attachment{
+		PodID: r.PodID, Mode: c.mode, Network: c.list.Name, Conflist: c.list.Bytes,
+		NetnsPath: r.NetnsPath, IfName: IfName, Capabilities: caps,
+		Args: [][2]string{
+			{"IgnoreUnknown", "1"},
+			{"K8S_POD_NAMESPACE", r.Namespace},
+			{"K8S_POD_NAME", r.Name},
+			{"K8S_POD_INFRA_CONTAINER_ID", r.PodID},
+			{"K8S_POD_UID", r.UID},
+		},
+	}, nil
+}
+
+func (n *Network) capabilities(r Request) (map[string]json.RawMessage, error) {
+	args := map[string]any{}
+	ports, err := portMappings(r.Ports)
+	if err != nil {
+		return nil, err
+	}
+	if len(ports) > 0 {
+		args["portMappings"] = ports
+	}
+	bw, err := bandwidth(r.Annotations)
+	if err != nil {
+		return nil, err
+	}
+	if bw != nil {
+		args["bandwidth"] = bw
+	}
+	if len(r.DNS.Servers)+len(r.DNS.Searches)+len(r.DNS.Options) > 0 {
+		args["dns"] = r.DNS
+	}
+	if len(r.Annotations) > 0 {
+		args["io.kubernetes.cri.pod-annotations"] = r.Annotations
+	}
+	if ranges := n.ipRanges(); len(ranges) > 0 {
+		args["ipRanges"] = ranges
+	}
+	out := map[string]json.RawMessage{}
+	for k, v := range args {
+		if out[k], err = json.Marshal(v); err != nil {
+			return nil, fmt.Errorf("encode capability %s: %w", k, err)
+		}
+	}
+	return out, nil
+}
+
+type ipRange struct {
+	Subnet netip.Prefix `json:"subnet"`
+}
+
+// ipRanges is the ipRanges capability: one set of ranges per address family.
+func (n *Network) ipRanges() [][]ipRange {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var out [][]ipRange
+	for _, p := range n.state.PodCIDRs {
+		out = append(out, []ipRange{{p}})
+	}
+	return out
+}
+
+// portMappings validates CRI's list and brings it into CNI's form. What is
+// listed twice (two containers naming the same port) counts once.
+func portMappings(in []PortMapping) ([]bridge.PortMapping, error) {
+	type key struct {
+		proto, ip string
+		port      int32
+	}
+	seen := map[key]int32{}
+	var out []bridge.PortMapping
+	for i, p := range in {
+		if p.HostPort == 0 {
+			continue
+		}
+		field := fmt.Sprintf("port_mappings[%d]", i)
+		proto := strings.ToLower(p.Protocol)
+		switch proto {
+		case "":
+			proto = "tcp"
+		case "tcp", "udp", "sctp":
+		default:
+			return nil, fmt.Errorf("%s.protocol: %q is none of TCP, UDP, SCTP", field, p.Protocol)
+		}
+		if p.HostPort < 1 || p.HostPort > 65535 {
+			return nil, fmt.Errorf("%s.host_port: %d is not between 1 and 65535", field, p.HostPort)
+		}
+		if p.ContainerPort < 1 || p.ContainerPort > 65535 {
+			return nil, fmt.Errorf("%s.container_port: %d is not between 1 and 65535", field, p.ContainerPort)
+		}
+		ip := ""
+		if p.HostIP != "" {
+			a, err := netip.ParseAddr(p.HostIP)
+			if err != nil {
+				return nil, fmt.Errorf("%s.host_ip: %q is no IP address", field, p.HostIP)
+			}
+			if a = a.Unmap(); !a.IsUnspecified() {
+				ip = a.String()
+			}
+		}
+		k := key{proto, ip, p.HostPort}
+		if before, ok := seen[k]; ok {
+			if before != p.ContainerPort {
+				return nil, fmt.Errorf("%s.host_port: %d/%s leads to container ports %d and %d", field, p.HostPort, proto, before, p.ContainerPort)
+			}
+			continue
+		}
+		seen[k] = p.ContainerPort
+		out = append(out, bridge.PortMapping{HostPort: int(p.HostPort), ContainerPort: int(p.ContainerPort), Protocol: proto, HostIP: ip})
+	}
+	return out, nil
+}
+
+// open turns the record back into libcni's arguments.
+func (n *Network) open(att *Attachment) (*libcni.NetworkConfigList, *libcni.RuntimeConf, error) {
+	list, err := libcni.NetworkConfFromBytes(att.Conflist)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read recorded conflist: %w", err)
+	}
+	caps := map[string]any{}
+	for k, v := range att.Capabilities {
+		caps[k] = v
+	}
+	return list, &libcni.RuntimeConf{
+		ContainerID: att.PodID, NetNS: att.NetnsPath, IfName: att.IfName,
+		Args: att.Args, CapabilityArgs: caps,
+	}, nil
+}
+
+func (n *Network) cacheFile(list *libcni.NetworkConfigList, rt *libcni.RuntimeConf) string {
+	return filepath.Join(n.cfg.StateDir, "results", list.Name+"-"+rt.ContainerID+"-"+rt.IfName)
+}
+
+func (n *Network) cached(list *libcni.NetworkConfigList, rt *libcni.RuntimeConf) bool {
+	_, err := os.Stat(n.cacheFile(list, rt))
+	return err == nil
+}
+
+// restoreResult gives libcni the recorded result back where its own cache has
+// lost it: plugins need it for DEL and CHECK. A bare result is the old form of a
+// cache file, which libcni reads.
+func (n *Network) restoreResult(att *Attachment, list *libcni.NetworkConfigList, rt *libcni.RuntimeConf) error {
+	if len(att.Result) == 0 || att.Mode == ModeBuiltin || n.cached(list, rt) {
+		return nil
+	}
+	path := n.cacheFile(list, rt)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return fmt.Errorf("restore recorded result: %w", err)
+	}
+	if err := os.WriteFile(path, att.Result, 0o600); err != nil {
+		return fmt.Errorf("restore recorded result: %w", err)
+	}
+	return nil
+}
+
+// fill takes over what the plugins answered. The result is kept in the
+// network's own version, the addresses of the pod's interface come first.
+func (att *Attachment) fill(res types.Result) error {
+	data, err := json.Marshal(res)
+	if err != nil {
+		return fmt.Errorf("attach pod %s to network %q: encode result: %w", att.PodID, att.Network, err)
+	}
+	r, err := types100.NewResultFromResult(res)
+	if err != nil {
+		return fmt.Errorf("attach pod %s to network %q: convert result: %w", att.PodID, att.Network, err)
+	}
+	att.Result, att.IPs = data, nil
+	var others []string
+	for _, ip := range r.IPs {
+		if i := ip.Interface; i == nil || *i < 0 || *i >= len(r.Interfaces) ||
+			(r.Interfaces[*i].Name == att.IfName && r.Interfaces[*i].Sandbox != "") {
+			att.IPs = append(att.IPs, ip.Address.IP.String())
+		} else {
+			others = append(others, ip.Address.IP.String())
+		}
+	}
+	att.IPs = append(att.IPs, others...)
+	if len(att.IPs) == 0 {
+		return fmt.Errorf("attach pod %s to network %q: the plugins assigned no IP address", att.PodID, att.Network)
+	}
+	return nil
+}
+
+// wrap says whose network did what; a plugin's error already names the plugin,
+// so libcni's words around it go.
+func (att *Attachment) wrap(verb string, err error) error {
+	var p *PluginError
+	if errors.As(err, &p) {
+		err = p
+	}
+	return fmt.Errorf("%s pod %s, network %q: %w", verb, att.PodID, att.Network, err)
+}

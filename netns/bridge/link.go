@@ -1,0 +1,397 @@
+package bridge
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/cri-mini/cri-mini/netns/ipam"
+)
+
+const (
+	// aliasPrefix begins the ifalias of every host-side veth; the owner follows.
+	aliasPrefix = "cri-mini:"
+	// doomed is the interface group in which links are gathered to be deleted in
+	// one go ("crim"): twenty at once take as long as one.
+	doomed = 0x6372696d
+)
+
+// LinkName is the host side's name: derived from the owner, so that it can be
+// found without any record; 15 characters, IFNAMSIZ allows no more.
+func LinkName(o ipam.Owner) string {
+	sum := sha256.Sum256([]byte(o.String()))
+	return "cri" + hex.EncodeToString(sum[:6])
+}
+
+// podMAC is 0a:58 and the IPv4 address: who leases the address next has the same
+// one, and no neighbour table goes stale.
+func podMAC(l ipam.Lease) net.HardwareAddr {
+	for _, a := range l.Addrs {
+		if a.Addr().Is4() {
+			b := a.Addr().As4()
+			return net.HardwareAddr{0x0a, 0x58, b[0], b[1], b[2], b[3]}
+		}
+	}
+	sum := sha256.Sum256([]byte(l.Owner.String()))
+	return append(net.HardwareAddr{0x0a, 0x59}, sum[:4]...)
+}
+
+func openNetns(path string) (*os.File, error) {
+	if path == "" {
+		return nil, errors.New("no network namespace given")
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open network namespace: %w", err)
+	}
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil || st.Type != unix.NSFS_MAGIC {
+		f.Close()
+		return nil, fmt.Errorf("open network namespace: %s is not one", path)
+	}
+	return f, nil
+}
+
+// link connects the pod. With again set, what an earlier ADD left is used if it
+// is whole and removed if not.
+func (p *Plugin) link(l ipam.Lease, ns *os.File, again bool) error {
+	if again && p.healthy(l, ns) == nil {
+		return nil
+	}
+	err := p.createVeth(l, ns)
+	if errors.Is(err, unix.EEXIST) {
+		// Left by an ADD that was cut off, or the pod's own namespace has an
+		// interface of that name already; only the first can be helped.
+		if err2 := p.deleteLink(LinkName(l.Owner)); err2 != nil {
+			return errors.Join(fmt.Errorf("create veth of pod %s: %w", l.Pod, err), err2)
+		}
+		err = p.createVeth(l, ns)
+	}
+	if err != nil {
+		return fmt.Errorf("create veth of pod %s: %w", l.Pod, err)
+	}
+	if err := p.finishPort(l.Owner); err != nil {
+		return err
+	}
+	pod, err := p.handleIn(ns)
+	if err != nil {
+		return err
+	}
+	defer pod.Close()
+	if err := configure(pod, l); err != nil {
+		return err
+	}
+	p.settle(pod, l)
+	return nil
+}
+
+// settle waits until frames flow. The carrier of both ends comes up with eth0,
+// but queues are opened and the bridge port is set forwarding by deferred work
+// (linkwatch); what is sent before is dropped, and the first ARP request or SYN
+// is repeated only a second later. Since Linux 6.8 asking for the link does the
+// work at once; before, it takes a millisecond or a few.
+func (p *Plugin) settle(pod *netlink.Handle, l ipam.Lease) {
+	end := time.Now().Add(100 * time.Millisecond)
+	awaitUp(pod, l.IfName, end)
+	awaitUp(p.host, LinkName(l.Owner), end)
+	awaitUp(p.host, p.bridge, end)
+}
+
+func awaitUp(h *netlink.Handle, name string, end time.Time) {
+	for {
+		link, err := h.LinkByName(name)
+		if err != nil || link.Attrs().OperState == netlink.OperUp || time.Now().After(end) {
+			return
+		}
+		time.Sleep(200 * time.Microsecond)
+	}
+}
+
+// createVeth sends the one message that makes both ends: the host's with its
+// master and up, the pod's in its namespace with its name and address. (The
+// netlink package's own LinkAdd takes three messages and as many turns at the
+// RTNL lock.) IFF_UP on the peer in the same message is refused by the kernel
+// with ENOTCONN: its other end is not there yet.
+func (p *Plugin) createVeth(l ipam.Lease, ns *os.File) error {
+	p.mu.Lock()
+	master, mtu := p.index, p.mtu
+	p.mu.Unlock()
+	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Flags, msg.Change = unix.IFF_UP, unix.IFF_UP
+	req.AddData(msg)
+	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(LinkName(l.Owner))))
+	req.AddData(nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu))))
+	req.AddData(nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(master))))
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("veth"))
+	peer := info.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(nl.VETH_INFO_PEER, nil)
+	nl.NewIfInfomsgChild(peer, unix.AF_UNSPEC)
+	peer.AddRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(l.IfName))
+	peer.AddRtAttr(unix.IFLA_ADDRESS, podMAC(l))
+	peer.AddRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu)))
+	peer.AddRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(ns.Fd())))
+	req.AddData(info)
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	return err
+}
+
+// finishPort sends what the kernel takes only for a port that exists: hairpin
+// mode, which lets the bridge send a frame back to the port it came from (a pod
+// that calls its own host port or service), and the alias, which tells `ip link`
+// readers and gc whose it is.
+func (p *Plugin) finishPort(o ipam.Owner) error {
+	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_ACK)
+	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(LinkName(o))))
+	req.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(aliasPrefix+o.String())))
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_SLAVE_KIND, nl.NonZeroTerminated("bridge"))
+	info.AddRtAttr(nl.IFLA_INFO_SLAVE_DATA, nil).AddRtAttr(nl.IFLA_BRPORT_MODE, []byte{1})
+	req.AddData(info)
+	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil {
+		return fmt.Errorf("set hairpin mode of %s: %w", LinkName(o), err)
+	}
+	return nil
+}
+
+// handleIn opens a netlink socket in the namespace. A socket stays in the
+// namespace it was made in, so only its making needs a visit: by a goroutine of
+// its own, whose thread dies with it should the way back be barred.
+func (p *Plugin) handleIn(ns *os.File) (*netlink.Handle, error) {
+	type answer struct {
+		h   *netlink.Handle
+		err error
+	}
+	ch := make(chan answer, 1)
+	go func() {
+		runtime.LockOSThread()
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			runtime.UnlockOSThread()
+			ch <- answer{err: fmt.Errorf("enter network namespace %s: %w", ns.Name(), err)}
+			return
+		}
+		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		if back := unix.Setns(int(p.hostNS.Fd()), unix.CLONE_NEWNET); back == nil {
+			runtime.UnlockOSThread()
+		}
+		ch <- answer{h, err}
+	}()
+	a := <-ch
+	return a.h, a.err
+}
+
+// configure sets the pod's side: lo up, address, interface up, default route.
+func configure(pod *netlink.Handle, l ipam.Lease) error {
+	lo := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: 1, Name: "lo"}} // always 1 in a namespace
+	if err := pod.LinkSetUp(lo); err != nil {
+		return fmt.Errorf("set lo up in pod %s: %w", l.Pod, err)
+	}
+	eth, err := pod.LinkByName(l.IfName)
+	if err != nil {
+		return fmt.Errorf("find %s in pod %s: %w", l.IfName, l.Pod, err)
+	}
+	for _, a := range l.Addrs {
+		if err := pod.AddrReplace(eth, &netlink.Addr{IPNet: ipNet(a)}); err != nil {
+			return fmt.Errorf("add address %s to %s of pod %s: %w", a, l.IfName, l.Pod, err)
+		}
+	}
+	if err := pod.LinkSetUp(eth); err != nil {
+		return fmt.Errorf("set %s up in pod %s: %w", l.IfName, l.Pod, err)
+	}
+	for _, a := range l.Addrs {
+		r := &netlink.Route{LinkIndex: eth.Attrs().Index, Dst: ipNet(defaultRoute(a)), Gw: ipam.Gateway(a).AsSlice()}
+		if err := pod.RouteReplace(r); err != nil {
+			return fmt.Errorf("add default route in pod %s: %w", l.Pod, err)
+		}
+	}
+	return nil
+}
+
+// healthy says what is missing of a pod's connection, nil if nothing is.
+func (p *Plugin) healthy(l ipam.Lease, ns *os.File) error {
+	host, err := p.host.LinkByName(LinkName(l.Owner))
+	if err != nil {
+		return fmt.Errorf("find veth %s of pod %s: %w", LinkName(l.Owner), l.Pod, err)
+	}
+	p.mu.Lock()
+	master := p.index
+	p.mu.Unlock()
+	if host.Attrs().MasterIndex != master || host.Attrs().Flags&net.FlagUp == 0 {
+		return fmt.Errorf("veth %s of pod %s is not up on bridge %s", LinkName(l.Owner), l.Pod, p.bridge)
+	}
+	pod, err := p.handleIn(ns)
+	if err != nil {
+		return err
+	}
+	defer pod.Close()
+	eth, err := pod.LinkByName(l.IfName)
+	if err != nil {
+		return fmt.Errorf("find %s in pod %s: %w", l.IfName, l.Pod, err)
+	}
+	if eth.Attrs().ParentIndex != host.Attrs().Index || eth.Attrs().Flags&net.FlagUp == 0 {
+		return fmt.Errorf("%s of pod %s is not up or not the peer of %s", l.IfName, l.Pod, host.Attrs().Name)
+	}
+	return addressed(pod, eth, l)
+}
+
+func addressed(pod *netlink.Handle, eth netlink.Link, l ipam.Lease) error {
+	have, err := pod.AddrList(eth, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("list addresses of pod %s: %w", l.Pod, err)
+	}
+	routes, err := pod.RouteList(eth, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("list routes of pod %s: %w", l.Pod, err)
+	}
+	for _, want := range l.Addrs {
+		found, routed := false, false
+		for _, a := range have {
+			found = found || a.IPNet.String() == ipNet(want).String()
+		}
+		for _, r := range routes {
+			routed = routed || r.Gw.Equal(ipam.Gateway(want).AsSlice())
+		}
+		if !found || !routed {
+			return fmt.Errorf("%s of pod %s lacks address %s or its default route", l.IfName, l.Pod, want)
+		}
+	}
+	return nil
+}
+
+func (p *Plugin) check(_ Conf, a Args) error {
+	ns, err := openNetns(a.Netns)
+	if err != nil {
+		return types.NewError(types.ErrInvalidNetNS, err.Error(), "")
+	}
+	defer ns.Close()
+	defer p.lock(a.owner())()
+	l, ok := p.leases.Get(a.owner())
+	if !ok {
+		return types.NewError(types.ErrUnknownContainer, fmt.Sprintf("pod %s has no lease", a.ContainerID), "")
+	}
+	return p.healthy(l, ns)
+}
+
+// deleteLink deletes one interface; its absence is no error. It costs 20 ms
+// under the RTNL lock: for repairs only.
+func (p *Plugin) deleteLink(name string) error {
+	l, err := p.host.LinkByName(name)
+	if errors.As(err, new(netlink.LinkNotFoundError)) {
+		return nil
+	}
+	if err == nil {
+		err = p.host.LinkDel(l)
+	}
+	if err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("delete interface %s: %w", name, err)
+	}
+	return nil
+}
+
+// WaitGone returns when the owner's host-side veth is gone, as it is a few
+// milliseconds after the last reference to the pod's network namespace. If limit
+// passes first (something else holds the namespace), it deletes the veth.
+func (p *Plugin) WaitGone(ctx context.Context, o ipam.Owner, limit time.Duration) error {
+	name := LinkName(o)
+	there := func() bool {
+		_, err := p.host.LinkByName(name)
+		return !errors.As(err, new(netlink.LinkNotFoundError))
+	}
+	if !there() {
+		return nil
+	}
+	news, done := make(chan netlink.LinkUpdate, 64), make(chan struct{})
+	defer close(done)
+	subscribed := netlink.LinkSubscribe(news, done) == nil
+	timeout := time.NewTimer(limit)
+	defer timeout.Stop()
+	// The tick is for what the subscription can miss: events before it, and those
+	// that overran its buffer.
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	if !subscribed {
+		news = nil
+	}
+	for there() {
+	wait:
+		for {
+			select {
+			case u, ok := <-news:
+				if !ok {
+					news = nil
+					break wait
+				}
+				if u.Header.Type == unix.RTM_DELLINK && u.Link.Attrs().Name == name {
+					return nil
+				}
+			case <-tick.C:
+				break wait
+			case <-timeout.C:
+				p.log.Warn("network namespace outlived its pod; deleting the veth", "pod", o.Pod, "obj", name)
+				return p.deleteLink(name)
+			case <-ctx.Done():
+				return fmt.Errorf("wait for interface %s to go: %w", name, ctx.Err())
+			}
+		}
+	}
+	return nil
+}
+
+// gc releases the network's leases whose owner is not in keep, and deletes, in
+// one message for all, the host-side veths that no lease claims.
+func (p *Plugin) gc(network string, keep map[ipam.Owner]bool) error {
+	var errs []error
+	for _, l := range p.leases.List() {
+		if l.Network == network && !keep[l.Owner] {
+			p.log.Info("release stale lease", "pod", l.Pod, "obj", l.Addrs)
+			errs = append(errs, p.del(Args{ContainerID: l.Pod, IfName: l.IfName}))
+		}
+	}
+	links, err := p.host.LinkList()
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return errors.Join(append(errs, fmt.Errorf("list interfaces: %w", err))...)
+	}
+	n := 0
+	for _, l := range links {
+		pod, ifName, ok := strings.Cut(strings.TrimPrefix(l.Attrs().Alias, aliasPrefix), "@")
+		if !ok || !strings.HasPrefix(l.Attrs().Alias, aliasPrefix) || l.Attrs().MasterIndex != p.index {
+			continue
+		}
+		o := ipam.Owner{Pod: pod, IfName: ifName}
+		if _, leased := p.leases.Get(o); leased || l.Attrs().Name != LinkName(o) {
+			continue
+		}
+		if err := p.host.LinkSetGroup(l, doomed); err != nil && !errors.Is(err, unix.ENODEV) {
+			errs = append(errs, fmt.Errorf("mark interface %s: %w", l.Attrs().Name, err))
+			continue
+		}
+		n++
+	}
+	if n > 0 {
+		errs = append(errs, p.deleteGroup())
+	}
+	return errors.Join(errs...)
+}
+
+func (p *Plugin) deleteGroup() error {
+	req := nl.NewNetlinkRequest(unix.RTM_DELLINK, unix.NLM_F_ACK)
+	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+	req.AddData(nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(doomed)))
+	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("delete interface group %#x: %w", doomed, err)
+	}
+	return nil
+}

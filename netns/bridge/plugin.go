@@ -1,0 +1,341 @@
+// Package bridge is the built-in network: a CNI plugin of type cri-mini-bridge
+// that runs inside the daemon. It owns the bridge, the veth pairs, the addresses
+// in the pods, and through netns/ipam and netns/nat the leases and host ports.
+//
+// Only netns may import it. One invariant: everything it makes for a pod can be
+// found again from the pod's id alone (lease file, interface name, interface
+// alias), so DEL works without the network namespace, after a restart, and any
+// number of times.
+//
+// Order of ADD: lease on disk, veth pair, address and route in the pod, host
+// ports. DEL is host ports, lease. The veth is not deleted: RTM_DELLINK of a
+// bridge port holds the RTNL lock for about 20 ms, while a dropped network
+// namespace takes its end of the pair with it for free; WaitGone confirms that.
+package bridge
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/version"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/cri-mini/cri-mini/netns/ipam"
+	"github.com/cri-mini/cri-mini/netns/nat"
+)
+
+// Type is the plugin's name in a conflist.
+const Type = "cri-mini-bridge"
+
+// Conf is the plugin's part of a conflist, as it comes on "stdin".
+type Conf struct {
+	types.PluginConf
+	Bridge  string         `json:"bridge"`
+	Subnets []netip.Prefix `json:"subnets"` // one per address family
+	MTU     int            `json:"mtu,omitempty"`
+
+	RuntimeConfig struct {
+		PortMappings []PortMapping `json:"portMappings,omitempty"`
+	} `json:"runtimeConfig"`
+}
+
+// PortMapping is one entry of the portMappings capability (CNI CONVENTIONS.md).
+type PortMapping struct {
+	HostPort      int    `json:"hostPort"`
+	ContainerPort int    `json:"containerPort"`
+	Protocol      string `json:"protocol"`
+	HostIP        string `json:"hostIP,omitempty"`
+}
+
+// Args are the CNI_* variables of one call.
+type Args struct{ Command, ContainerID, Netns, IfName string }
+
+func (a Args) owner() ipam.Owner { return ipam.Owner{Pod: a.ContainerID, IfName: a.IfName} }
+
+// Plugin serves one bridge.
+type Plugin struct {
+	bridge string
+	leases *ipam.Store
+	table  *nat.Table
+	log    *slog.Logger
+	host   *netlink.Handle
+	hostNS *os.File // to come back from a pod's namespace
+
+	mu    sync.Mutex
+	up    map[netip.Prefix]bool // subnets the bridge serves
+	index int                   // of the bridge; 0 before the first ensure
+	mtu   int
+	locks map[ipam.Owner]*entry
+}
+
+type entry struct {
+	sync.Mutex
+	users int
+}
+
+// New opens the plugin. If there are leases, it restores at once what they need
+// (bridge, table, host ports); otherwise the first ADD makes it.
+func New(bridge string, leases *ipam.Store, log *slog.Logger) (*Plugin, error) {
+	host, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink socket: %w", err)
+	}
+	hostNS, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		host.Close()
+		return nil, fmt.Errorf("open own network namespace: %w", err)
+	}
+	p := &Plugin{
+		bridge: bridge, leases: leases, table: nat.New(bridge), log: log, host: host, hostNS: hostNS,
+		up: map[netip.Prefix]bool{}, locks: map[ipam.Owner]*entry{},
+	}
+	if err := p.Restore(); err != nil {
+		log.Warn("restore pod network", "obj", bridge, "err", err)
+	}
+	return p, nil
+}
+
+// Close closes the sockets; it leaves the network as it is.
+func (p *Plugin) Close() {
+	p.host.Close()
+	p.hostNS.Close()
+}
+
+// lock serialises the calls for one interface; a retried ADD waits for the first.
+func (p *Plugin) lock(o ipam.Owner) (unlock func()) {
+	p.mu.Lock()
+	e := p.locks[o]
+	if e == nil {
+		e = &entry{}
+		p.locks[o] = e
+	}
+	e.users++
+	p.mu.Unlock()
+	e.Lock()
+	return func() {
+		e.Unlock()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if e.users--; e.users == 0 {
+			delete(p.locks, o)
+		}
+	}
+}
+
+// Exec runs one CNI command and returns what a plugin would print. Errors are
+// *types.Error with the codes of the CNI specification.
+func (p *Plugin) Exec(ctx context.Context, conf []byte, a Args) ([]byte, error) {
+	if a.Command == "VERSION" {
+		return json.Marshal(version.All)
+	}
+	var c Conf
+	if err := json.Unmarshal(conf, &c); err != nil {
+		return nil, types.NewError(types.ErrDecodingFailure, "parse network configuration", err.Error())
+	}
+	if err := c.validate(p.bridge); err != nil {
+		return nil, types.NewError(types.ErrInvalidNetworkConfig, err.Error(), "")
+	}
+	var out []byte
+	var err error
+	switch a.Command {
+	case "ADD":
+		out, err = p.add(c, a)
+	case "DEL":
+		err = p.del(a)
+	case "CHECK":
+		err = p.check(c, a)
+	case "STATUS":
+	case "GC":
+		keep := map[ipam.Owner]bool{}
+		for _, v := range c.ValidAttachments {
+			keep[ipam.Owner{Pod: v.ContainerID, IfName: v.IfName}] = true
+		}
+		err = p.gc(c.Name, keep)
+	default:
+		return nil, types.NewError(types.ErrInvalidEnvironmentVariables, "unknown CNI_COMMAND "+a.Command, "")
+	}
+	if err == nil || errors.As(err, new(*types.Error)) {
+		return out, err
+	}
+	return nil, types.NewError(types.ErrInternal, err.Error(), "")
+}
+
+func (c Conf) validate(bridge string) error {
+	if c.Bridge != bridge {
+		return fmt.Errorf("bridge: %q is not the bridge of this daemon, %q", c.Bridge, bridge)
+	}
+	if len(c.Subnets) == 0 {
+		return errors.New("subnets: none given")
+	}
+	for _, s := range c.Subnets {
+		if err := ValidateSubnet(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ValidateSubnet says whether pods can have their addresses from s.
+func ValidateSubnet(s netip.Prefix) error {
+	switch {
+	case !s.IsValid():
+		return errors.New("pod CIDR is empty")
+	case !s.Addr().Is4():
+		return fmt.Errorf("pod CIDR %s: the built-in network is IPv4 only", s)
+	case s.Bits() < 8 || s.Bits() > 30:
+		return fmt.Errorf("pod CIDR %s: length must be between /8 and /30", s)
+	case s != s.Masked():
+		return fmt.Errorf("pod CIDR %s has host bits set; write %s", s, s.Masked())
+	case s.Addr().IsLoopback() || s.Addr().IsMulticast():
+		return fmt.Errorf("pod CIDR %s is not a unicast network", s)
+	}
+	return nil
+}
+
+func (p *Plugin) add(c Conf, a Args) ([]byte, error) {
+	ports, err := parsePorts(c.RuntimeConfig.PortMappings)
+	if err != nil {
+		return nil, types.NewError(types.ErrInvalidNetworkConfig, err.Error(), "")
+	}
+	ns, err := openNetns(a.Netns)
+	if err != nil {
+		return nil, types.NewError(types.ErrInvalidNetNS, err.Error(), "")
+	}
+	defer ns.Close()
+	defer p.lock(a.owner())()
+	lease, had, err := p.leases.Acquire(ipam.Lease{Owner: a.owner(), Network: c.Name, Ports: ports}, c.Subnets)
+	if errors.Is(err, ipam.ErrFull) {
+		return nil, types.NewError(types.ErrTryAgainLater, err.Error(), "remove pods, or give the node a larger pod CIDR")
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := p.ensure(subnets(lease), c.MTU, false); err != nil {
+		return nil, err
+	}
+	if err := p.link(lease, ns, had); err != nil {
+		// The bridge may have been deleted behind our back: make it again, once.
+		if err2 := p.ensure(subnets(lease), c.MTU, true); err2 != nil {
+			return nil, errors.Join(err, err2)
+		}
+		if err = p.link(lease, ns, true); err != nil {
+			return nil, err
+		}
+	}
+	if err := p.expose(lease); err != nil {
+		return nil, err
+	}
+	return p.result(c, lease, a.Netns)
+}
+
+// expose maps the lease's host ports.
+func (p *Plugin) expose(l ipam.Lease) error {
+	if len(l.Ports) == 0 {
+		return nil
+	}
+	if err := p.table.Add(l.Owner.String(), mappings(l)); err != nil {
+		return err
+	}
+	dropFlows(l, p.log)
+	return nil
+}
+
+func (p *Plugin) del(a Args) error {
+	defer p.lock(a.owner())()
+	lease, ok := p.leases.Get(a.owner())
+	if err := p.table.Remove(a.owner().String()); err != nil {
+		return err
+	}
+	if !ok {
+		return nil
+	}
+	if len(lease.Ports) > 0 {
+		dropFlows(lease, p.log)
+	}
+	return p.leases.Release(a.owner())
+}
+
+func (p *Plugin) result(c Conf, l ipam.Lease, netns string) ([]byte, error) {
+	host, pod := 1, 2
+	r := &types100.Result{
+		CNIVersion: c.CNIVersion,
+		Interfaces: []*types100.Interface{
+			{Name: p.bridge, Mac: Mac.String()},
+			{Name: LinkName(l.Owner)},
+			{Name: l.IfName, Mac: podMAC(l).String(), Sandbox: netns},
+		},
+		DNS: c.DNS,
+	}
+	r.Interfaces[host].Mtu, r.Interfaces[pod].Mtu = p.mtu, p.mtu
+	for _, addr := range l.Addrs {
+		r.IPs = append(r.IPs, &types100.IPConfig{Interface: &pod, Address: *ipNet(addr), Gateway: ipam.Gateway(addr).AsSlice()})
+		r.Routes = append(r.Routes, &types.Route{Dst: *ipNet(defaultRoute(addr)), GW: ipam.Gateway(addr).AsSlice()})
+	}
+	v, err := r.GetAsVersion(c.CNIVersion)
+	if err != nil {
+		return nil, types.NewError(types.ErrIncompatibleCNIVersion, err.Error(), "")
+	}
+	return json.Marshal(v)
+}
+
+// subnets are the pod CIDRs that a lease came from.
+func subnets(l ipam.Lease) []netip.Prefix {
+	out := make([]netip.Prefix, len(l.Addrs))
+	for i, a := range l.Addrs {
+		out[i] = a.Masked()
+	}
+	return out
+}
+
+func mappings(l ipam.Lease) []nat.Mapping {
+	var out []nat.Mapping
+	for _, port := range l.Ports {
+		for _, a := range l.Addrs {
+			if port.HostIP.IsValid() && port.HostIP.Is4() != a.Addr().Is4() {
+				continue
+			}
+			out = append(out, nat.Mapping{
+				Protocol: port.Protocol, HostIP: port.HostIP, HostPort: port.HostPort,
+				Pod: a.Addr(), PodPort: port.PodPort,
+			})
+		}
+	}
+	return out
+}
+
+func parsePorts(in []PortMapping) ([]ipam.Port, error) {
+	var out []ipam.Port
+	for i, m := range in {
+		if m.HostPort == 0 {
+			continue
+		}
+		port := ipam.Port{Protocol: strings.ToLower(m.Protocol), HostPort: uint16(m.HostPort), PodPort: uint16(m.ContainerPort)}
+		if m.HostPort < 0 || m.HostPort > 65535 || m.ContainerPort < 1 || m.ContainerPort > 65535 {
+			return nil, fmt.Errorf("portMappings[%d]: %d:%d is out of range", i, m.HostPort, m.ContainerPort)
+		}
+		if m.HostIP != "" {
+			ip, err := netip.ParseAddr(m.HostIP)
+			if err != nil {
+				return nil, fmt.Errorf("portMappings[%d].hostIP: %w", i, err)
+			}
+			if ip = ip.Unmap(); !ip.IsUnspecified() {
+				port.HostIP = ip
+			}
+		}
+		if port.HostIP.Is6() {
+			return nil, fmt.Errorf("portMappings[%d].hostIP: %s: the built-in network is IPv4 only", i, port.HostIP)
+		}
+		out = append(out, port)
+	}
+	return out, nil
+}

@@ -1,0 +1,304 @@
+package netns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/types"
+	"golang.org/x/sys/unix"
+
+	"github.com/cri-mini/cri-mini/netns/bridge"
+	"github.com/cri-mini/cri-mini/netns/ipam"
+)
+
+// Modes of Config.Mode and Attachment.Mode (which is never auto).
+const (
+	ModeAuto    = "auto"
+	ModeBuiltin = "builtin"
+	ModeCNI     = "cni"
+)
+
+// goneLimit is how long WaitGone waits for the kernel before it deletes a veth
+// itself. The kernel needs 5 to 25 ms, seconds when hundreds of namespaces go.
+const goneLimit = 5 * time.Second
+
+// Config is the network's configuration. The zero value works.
+type Config struct {
+	Mode     string   // auto (default), builtin or cni
+	ConfDir  string   // default /etc/cni/net.d
+	BinDirs  []string // default /opt/cni/bin, /usr/lib/cni
+	StateDir string   // default /var/lib/cri-mini/network
+	PodCIDR  string   // of the built-in network, default 10.88.0.0/16; what SetPodCIDR stored wins
+	Bridge   string   // of the built-in network, default cri-mini0; also names its nft table
+	MTU      int      // of the built-in network; default: that of the interface with the default route
+	Logger   *slog.Logger
+}
+
+func (c Config) withDefaults() (Config, error) {
+	set := func(field *string, value string) {
+		if *field == "" {
+			*field = value
+		}
+	}
+	set(&c.Mode, ModeAuto)
+	set(&c.ConfDir, "/etc/cni/net.d")
+	set(&c.StateDir, "/var/lib/cri-mini/network")
+	set(&c.PodCIDR, "10.88.0.0/16")
+	set(&c.Bridge, "cri-mini0")
+	if len(c.BinDirs) == 0 {
+		c.BinDirs = []string{"/opt/cni/bin", "/usr/lib/cni"}
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	switch c.Mode {
+	case ModeAuto, ModeBuiltin, ModeCNI:
+	default:
+		return c, fmt.Errorf("network.mode: %q is none of auto, builtin, cni", c.Mode)
+	}
+	if len(c.Bridge) > 15 || strings.ContainsAny(c.Bridge, "/ :.") {
+		return c, fmt.Errorf("network.bridge: %q is no interface name of at most 15 characters", c.Bridge)
+	}
+	if _, err := parseCIDRs(c.PodCIDR); err != nil {
+		return c, fmt.Errorf("network.pod_cidr: %w", err)
+	}
+	return c, nil
+}
+
+// Network is safe for concurrent use. One process may use a StateDir at a time.
+type Network struct {
+	cfg    Config
+	log    *slog.Logger
+	plugin *bridge.Plugin
+	cni    *libcni.CNIConfig
+
+	mu    sync.Mutex
+	state state
+
+	probe probe // what Status found, for a while
+}
+
+// New opens the network. It reconciles the built-in one: what the leases need
+// and the kernel lacks is made again. Without leases it changes nothing on the
+// host; the bridge comes with the first pod.
+func New(_ context.Context, cfg Config) (*Network, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	n := &Network{cfg: cfg, log: cfg.Logger}
+	if n.state, err = loadState(cfg.StateDir); err != nil {
+		return nil, err
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return nil, fmt.Errorf("read boot id: %w", err)
+	}
+	leases, err := ipam.Open(filepath.Join(cfg.StateDir, "leases"), strings.TrimSpace(string(boot)), n.log)
+	if err != nil {
+		return nil, err
+	}
+	if n.plugin, err = bridge.New(cfg.Bridge, leases, n.log); err != nil {
+		return nil, err
+	}
+	n.cni = libcni.NewCNIConfigWithCacheDir(cfg.BinDirs, cfg.StateDir, &executor{builtin: n.plugin})
+	return n, nil
+}
+
+// Close lets go of sockets. Pods stay attached.
+func (n *Network) Close() { n.plugin.Close() }
+
+// Attach connects the pod and fills att.IPs and att.Result. Repeated with the
+// same built-in attachment it returns the same result; a CNI network's plugins
+// are first asked to undo what an earlier try left.
+func (n *Network) Attach(ctx context.Context, att *Attachment) error {
+	list, rt, err := n.open(att)
+	if err != nil {
+		return fmt.Errorf("attach pod %s: %w", att.PodID, err)
+	}
+	if att.Mode == ModeCNI && (att.Result != nil || n.cached(list, rt)) {
+		// ADD is not idempotent by the specification; DEL is.
+		if err := n.cni.DelNetworkList(ctx, list, rt); err != nil {
+			return att.wrap("attach", err)
+		}
+	}
+	res, err := n.cni.AddNetworkList(ctx, list, rt)
+	if err != nil {
+		return att.wrap("attach", err)
+	}
+	return att.fill(res)
+}
+
+// Detach releases what Attach took: address, host ports, and in a CNI network
+// whatever its plugins do on DEL. The netns may be gone already. In the
+// built-in network the interfaces stay until the netns is dropped.
+func (n *Network) Detach(ctx context.Context, att *Attachment) error {
+	list, rt, err := n.open(att)
+	if err != nil {
+		return fmt.Errorf("detach pod %s: %w", att.PodID, err)
+	}
+	if !isNetns(rt.NetNS) {
+		rt.NetNS = "" // "the namespace is gone", by the specification
+	}
+	if err := n.restoreResult(att, list, rt); err != nil {
+		return fmt.Errorf("detach pod %s: %w", att.PodID, err)
+	}
+	if err := n.cni.DelNetworkList(ctx, list, rt); err != nil {
+		return att.wrap("detach", err)
+	}
+	return nil
+}
+
+// isNetns: the bind mount of a dropped namespace leaves an empty file behind.
+func isNetns(path string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(path, &st) == nil && st.Type == unix.NSFS_MAGIC
+}
+
+// Check asks the plugins whether the attachment is as they left it. Networks
+// whose cniVersion has no CHECK (before 0.4.0) pass.
+func (n *Network) Check(ctx context.Context, att *Attachment) error {
+	list, rt, err := n.open(att)
+	if err != nil {
+		return fmt.Errorf("check network of pod %s: %w", att.PodID, err)
+	}
+	if err := n.restoreResult(att, list, rt); err != nil {
+		return fmt.Errorf("check network of pod %s: %w", att.PodID, err)
+	}
+	err = n.cni.CheckNetworkList(ctx, list, rt)
+	if err != nil && !errors.Is(err, libcni.ErrorCheckNotSupp) {
+		return att.wrap("check", err)
+	}
+	return nil
+}
+
+// WaitGone is for after Detach and the drop of the pod's network namespace: it
+// returns when the host's end of the veth is gone. The kernel takes it down with
+// the namespace in 5 to 25 ms, many at once at the price of one. After 5 s, when
+// something else still holds the namespace, it is deleted. CNI plugins delete
+// their interfaces in DEL: nothing to wait for.
+func (n *Network) WaitGone(ctx context.Context, att *Attachment) error {
+	if att.Mode != ModeBuiltin {
+		return nil
+	}
+	return n.plugin.WaitGone(ctx, ipam.Owner{Pod: att.PodID, IfName: att.IfName}, goneLimit)
+}
+
+// GC releases everything that belongs to none of the attachments in keep: leases,
+// host ports and veths of the built-in network, and whatever the plugins of the
+// CNI networks in keep and of today's still hold (by libcni's cache, and the GC
+// verb from CNI 1.1 on). For daemon start, before serving.
+func (n *Network) GC(ctx context.Context, keep []*Attachment) error {
+	type network struct {
+		list *libcni.NetworkConfigList
+		args libcni.GCArgs
+	}
+	networks := map[string]*network{}
+	n.mu.Lock()
+	own, err := n.builtinChoice()
+	n.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("collect network garbage: %w", err)
+	}
+	networks[builtinName] = &network{list: own.list}
+	if c, err := n.current(); err == nil && c.mode == ModeCNI {
+		networks[c.list.Name] = &network{list: c.list}
+	}
+	var errs []error
+	for _, att := range keep {
+		w := networks[att.Network]
+		if w == nil {
+			list, _, err := n.open(att)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("collect network garbage: pod %s: %w", att.PodID, err))
+				continue
+			}
+			w = &network{list: list}
+			networks[att.Network] = w
+		}
+		w.args.ValidAttachments = append(w.args.ValidAttachments, types.GCAttachment{ContainerID: att.PodID, IfName: att.IfName})
+	}
+	for name, w := range networks {
+		if err := n.cni.GCNetworkList(ctx, w.list, &w.args); err != nil {
+			errs = append(errs, fmt.Errorf("collect garbage of network %q: %w", name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Remove takes the built-in network's bridge and nft table off the host, for an
+// uninstall or a demonstration's end. Detach the pods first.
+func (n *Network) Remove() error { return n.plugin.Remove() }
+
+// SetPodCIDR stores the pod CIDR that UpdateRuntimeConfig brings, one or more
+// separated by commas. New pods of the built-in network get addresses from it
+// (IPv6 parts are stored and not used yet); CNI plugins that declare ipRanges
+// are given it. Pods that exist keep theirs. "" changes nothing.
+func (n *Network) SetPodCIDR(cidr string) error {
+	if cidr == "" {
+		return nil
+	}
+	subnets, err := parseCIDRs(cidr)
+	if err != nil {
+		return fmt.Errorf("set pod CIDR: %w", err)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s := n.state
+	s.PodCIDRs = subnets
+	if err := s.save(n.cfg.StateDir); err != nil {
+		return fmt.Errorf("set pod CIDR: %w", err)
+	}
+	n.state = s
+	n.probe.reset()
+	return nil
+}
+
+// parseCIDRs reads a comma-separated list with at least one IPv4 network that
+// pods can live in.
+func parseCIDRs(cidr string) ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	v4 := 0
+	for _, part := range strings.Split(cidr, ",") {
+		p, err := netip.ParsePrefix(strings.TrimSpace(part))
+		if err != nil {
+			return nil, fmt.Errorf("%q is no network in CIDR notation", part)
+		}
+		if p.Addr().Is4() {
+			if err := bridge.ValidateSubnet(p); err != nil {
+				return nil, err
+			}
+			v4++
+		}
+		out = append(out, p)
+	}
+	if v4 != 1 {
+		return nil, fmt.Errorf("%q must hold exactly one IPv4 network", cidr)
+	}
+	return out, nil
+}
+
+// subnets are the networks that new pods get addresses from, IPv4 only yet.
+func (n *Network) subnets() []netip.Prefix {
+	all := n.state.PodCIDRs
+	if len(all) == 0 {
+		all, _ = parseCIDRs(n.cfg.PodCIDR) // validated by New
+	}
+	var out []netip.Prefix
+	for _, p := range all {
+		if p.Addr().Is4() {
+			out = append(out, p)
+		}
+	}
+	return out
+}
