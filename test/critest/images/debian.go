@@ -150,13 +150,14 @@ func (t Tree) addLibrary(pool Tree, user, soname string) error {
 	if strings.HasPrefix(soname, "ld-linux") {
 		return nil // the interpreter, which is at the place that PT_INTERP names
 	}
-	for _, at := range pool.paths(soname) {
-		if _, done := t[at]; done {
-			return nil
-		}
-		return t.addELF(pool, at, at)
+	found := pool.paths(soname)
+	if len(found) == 0 {
+		return fmt.Errorf("add library %s of %s: not in the packages; add its package to the list in images/debian.go", soname, user)
 	}
-	return fmt.Errorf("add library %s of %s: not in the packages; add its package to the list in images/debian.go", soname, user)
+	if _, done := t[found[0]]; done {
+		return nil
+	}
+	return t.addELF(pool, found[0], found[0])
 }
 
 // paths lists where a library of that name lies, in the directories that
