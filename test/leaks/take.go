@@ -87,7 +87,7 @@ func directoriesBelow(root string) []string {
 	var found []string
 	_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() || path == root {
-			return nil // it went while we looked
+			return nil //nolint:nilerr // it went while we looked
 		}
 		rel := strings.TrimPrefix(path, root)
 		for _, theirs := range []string{"/system.slice/", "/user.slice/", "/init.scope"} {
@@ -227,13 +227,13 @@ func children(dir string) ([]string, error) {
 // files returns all files below a directory, none when there is no directory.
 func files(dir string) ([]string, error) {
 	var found []string
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && !d.IsDir() {
 			found = append(found, path)
 		}
-		return nil
+		return nil // it went while we looked, or there is no directory
 	})
-	return found, err
+	return found, nil
 }
 
 // ipc are System V objects of the host: a pod with the host's IPC may leave some.
