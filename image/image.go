@@ -25,6 +25,7 @@ var (
 	ErrInvalidReference = registry.ErrInvalidReference // the name is no image name
 	ErrCorrupt          = unpack.ErrCorrupt            // a blob is not what was promised; the error names it
 	ErrPlatform         = errors.New("no image for this platform")
+	ErrUnsupported      = errors.New("image of an unsupported kind")
 )
 
 // Config says where images live and what they are for. Root must be set; zero values mean the defaults.
@@ -101,10 +102,13 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	return &Store{
 		cfg: cfg, disk: disk, log: cfg.Logger,
-		platform: platforms.Only(cfg.Platform),
+		platform: matcher(cfg.Platform),
 		fetches:  make(chan struct{}, cfg.Fetches),
 	}, nil
 }
+
+// matcher takes what the platform can run, the best first, as containerd's CRI does.
+func matcher(p ispec.Platform) platforms.MatchComparer { return platforms.Only(p) }
 
 // Close waits for removals in the background. No call may be in progress.
 func (s *Store) Close() error { return s.disk.Close() }

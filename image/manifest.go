@@ -42,6 +42,9 @@ type target struct {
 func (s *Store) choose(ctx context.Context, src fetcher, desc ispec.Descriptor) (*target, error) {
 	t := &target{}
 	for depth := 0; ; depth++ {
+		if strings.HasPrefix(desc.MediaType, dockerSchema1) { // the protocol library would look for it among the blobs
+			return nil, fmt.Errorf("manifest %s: %w", desc.Digest, errSchema1)
+		}
 		data, err := readBlob(ctx, src, desc)
 		if err != nil {
 			return nil, err
@@ -63,6 +66,8 @@ func (s *Store) choose(ctx context.Context, src fetcher, desc ispec.Descriptor) 
 	}
 	return t, s.readConfig(ctx, src, t)
 }
+
+var errSchema1 = fmt.Errorf("%w: Docker schema 1, whose layers cannot be verified; push it again with a current tool", ErrUnsupported)
 
 // document is a manifest or an index.
 type document struct {
@@ -88,16 +93,15 @@ func parseManifest(mediaType string, data []byte) (document, error) {
 		mediaType = probe.MediaType
 	}
 	if probe.SchemaVersion == 1 || probe.FSLayers != nil || strings.HasPrefix(mediaType, dockerSchema1) {
-		return document{}, fmt.Errorf("%w: Docker schema 1 is not supported since it has no verifiable layers; push the image again with a current tool", ErrCorrupt)
+		return document{}, errSchema1
 	}
 	isManifest, isIndex := probe.Config != nil || probe.Layers != nil, probe.Manifests != nil
 	switch {
 	case isManifest && isIndex:
 		return document{}, fmt.Errorf("%w: both a manifest and an index", ErrCorrupt)
 	case isIndex || mediaType == ispec.MediaTypeImageIndex || mediaType == dockerList:
-		var doc document
-		err := json.Unmarshal(data, &doc.index)
-		return doc, corruptJSON(err)
+		doc := document{index: &ispec.Index{}}
+		return doc, corruptJSON(json.Unmarshal(data, doc.index))
 	case isManifest:
 		doc := document{manifest: &ispec.Manifest{}}
 		if err := json.Unmarshal(data, doc.manifest); err != nil {
@@ -119,10 +123,10 @@ func checkManifest(m *ispec.Manifest) error {
 	switch m.Config.MediaType {
 	case ispec.MediaTypeImageConfig, dockerConfig, "application/octet-stream", "":
 	default:
-		return fmt.Errorf("%w: config type %q is not a container image's", ErrCorrupt, m.Config.MediaType)
+		return fmt.Errorf("%w: config type %q is not a container image's", ErrUnsupported, m.Config.MediaType)
 	}
 	if len(m.Layers) > maxLayers {
-		return fmt.Errorf("%w: %d layers, the kernel can stack %d", ErrCorrupt, len(m.Layers), maxLayers)
+		return fmt.Errorf("%w: %d layers, the kernel can stack %d", ErrUnsupported, len(m.Layers), maxLayers)
 	}
 	for i, d := range append([]ispec.Descriptor{m.Config}, m.Layers...) {
 		if err := checkDescriptor(d); err != nil {
@@ -244,6 +248,9 @@ func readBlob(ctx context.Context, src fetcher, desc ispec.Descriptor) ([]byte, 
 		return nil, err
 	}
 	data, err := io.ReadAll(io.LimitReader(rc, maxManifest+1))
+	if err == io.ErrUnexpectedEOF { // the source has no more: told below
+		err = nil
+	}
 	if err = errors.Join(err, rc.Close()); err != nil {
 		return nil, err
 	}

@@ -41,6 +41,9 @@ func (s *Store) Pull(ctx context.Context, req PullRequest) (*Image, error) {
 		return nil, err
 	}
 	img, _, err := s.pulls.Do(ctx, key, func(ctx context.Context) (*Image, error) { return s.pull(ctx, named, req.Auth) })
+	if errors.Is(err, registry.ErrTooLong) {
+		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("pull %s: %w", named, err)
 	}

@@ -20,6 +20,7 @@ var (
 	ErrUnavailable      = errors.New("registry unavailable")
 	ErrUnauthorized     = errors.New("not authorized")
 	ErrInvalidReference = errors.New("invalid image reference")
+	ErrTooLong          = errors.New("blob is longer than the manifest says")
 )
 
 // classify puts the fitting sentinel on an error of the protocol library. The caller's own cancellation is passed on
@@ -41,6 +42,8 @@ func classify(ctx context.Context, err error) error {
 		return fmt.Errorf("%w: the registry refused the credentials, or the repository does not exist", ErrUnauthorized)
 	case errdefs.IsNotFound(err):
 		return ErrNotFound
+	case errdefs.IsFailedPrecondition(err): // what the library calls reading past the descriptor's size
+		return ErrTooLong
 	}
 	return fmt.Errorf("%w: %w", ErrUnavailable, withoutURL(err))
 }

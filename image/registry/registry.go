@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/containerd/v2/core/remotes/docker/config"
+	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/distribution/reference"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -132,7 +134,8 @@ func (r *Repository) Resolve(ctx context.Context) (ispec.Descriptor, error) {
 }
 
 // Fetch opens a blob or manifest. The reader does not verify the digest; its errors carry this package's sentinels.
-// A connection that breaks in the middle is taken up again with a range request.
+// A connection that breaks in the middle is taken up again with a range request. A blob that is shorter than desc says
+// ends in io.EOF or io.ErrUnexpectedEOF itself.
 func (r *Repository) Fetch(ctx context.Context, desc ispec.Descriptor) (io.ReadCloser, error) {
 	f, err := r.openFetcher(ctx)
 	if err != nil {
@@ -187,8 +190,13 @@ type reader struct {
 
 func (r *reader) Read(p []byte) (int, error) {
 	n, err := r.ReadCloser.Read(p)
-	if err != nil && err != io.EOF {
-		err = r.wrap(err)
+	var status remoteerrors.ErrUnexpectedStatus
+	switch {
+	case err == nil, err == io.EOF:
+		return n, err
+	case errors.As(err, &status) && status.StatusCode == http.StatusRequestedRangeNotSatisfiable:
+		// The library asked for more at the end of what came: the blob is shorter than its descriptor.
+		return n, io.ErrUnexpectedEOF
 	}
-	return n, err
+	return n, r.wrap(err)
 }

@@ -148,7 +148,7 @@ func (s *source) Read(p []byte) (int, error) {
 		s.hash.Write(p[:n])
 	}
 	if err != nil {
-		if s.eof = errors.Is(err, io.EOF); !s.eof {
+		if s.eof = err == io.EOF || err == io.ErrUnexpectedEOF; !s.eof {
 			s.err = err
 		}
 	}
