@@ -251,6 +251,7 @@ func (s *Store) drop(r *Record) error {
 	delete(s.records, r.ID) // in the same moment, so that no Lend comes in between
 	s.mu.Unlock()
 	err := os.Remove(s.path("i", recordName(r.ID)))
+	step()
 	if err == nil || errors.Is(err, os.ErrNotExist) {
 		err = syncDir(s.path("i"))
 	}

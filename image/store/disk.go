@@ -11,6 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// step is called at every point between two changes of the disk. Tests kill the process there.
+var step = func() {}
+
 // writeFileSynced writes a file under its final name only when it is whole and on disk.
 func (s *Store) writeFileSynced(path string, v any) error {
 	data, err := json.Marshal(v)
@@ -22,6 +25,7 @@ func (s *Store) writeFileSynced(path string, v any) error {
 		return err
 	}
 	defer os.Remove(f.Name()) // gone already when all went well
+	step()
 	_, err = f.Write(data)
 	if err == nil {
 		err = f.Sync()
@@ -29,9 +33,11 @@ func (s *Store) writeFileSynced(path string, v any) error {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
+	step()
 	if err := os.Rename(f.Name(), path); err != nil {
 		return err
 	}
+	step()
 	return syncDir(filepath.Dir(path))
 }
 
@@ -57,9 +63,11 @@ func (s *Store) discard(path string) error {
 	if err != nil {
 		return err
 	}
+	step()
 	if err := os.Rename(path, filepath.Join(tmp, "x")); err != nil {
 		return errors.Join(err, os.Remove(tmp))
 	}
+	step()
 	s.reap(tmp)
 	return nil
 }

@@ -85,10 +85,12 @@ func (s *Store) makeLayer(ctx context.Context, key digest.Digest, fill Fill) (_ 
 	if err := os.Chmod(files, 0o755); err != nil { // the umask
 		return nil, err
 	}
+	step()
 	l := &layer{id: layerID(key), fresh: true, layerFile: layerFile{Key: key, Unpack: unpack.Version, Boot: s.boot}}
 	if l.Info, err = fill(ctx, files); err != nil {
 		return nil, err
 	}
+	step()
 	data, err := json.Marshal(l.layerFile)
 	if err != nil {
 		return nil, err
@@ -96,11 +98,13 @@ func (s *Store) makeLayer(ctx context.Context, key digest.Digest, fill Fill) (_ 
 	if err := os.WriteFile(filepath.Join(tmp, "layer.json"), data, 0o600); err != nil {
 		return nil, err
 	}
+	step()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := os.Rename(tmp, s.path("l", l.id)); err != nil {
 		return nil, err
 	}
+	step()
 	s.layers[key] = l
 	return l, nil
 }
