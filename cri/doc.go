@@ -30,7 +30,7 @@ type Server struct {
 	Images   *image.Store
 	Network  Network
 	Handlers []*criapi.RuntimeHandler
-	Version  string
+	Release  string
 	// Info is what a verbose Status tells: facts about the machine, the effective configuration.
 	Info map[string]string
 	// StateDir is where writable layers are, for ImageFsInfo.

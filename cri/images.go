@@ -69,10 +69,7 @@ func (s *Server) RemoveImage(ctx context.Context, r *criapi.RemoveImageRequest) 
 
 // ImageFsInfo tells what images and writable layers use.
 func (s *Server) ImageFsInfo(context.Context, *criapi.ImageFsInfoRequest) (*criapi.ImageFsInfoResponse, error) {
-	fs, err := s.Images.FsInfo()
-	if err != nil {
-		return nil, err
-	}
+	fs := s.Images.FsInfo()
 	images := &criapi.FilesystemUsage{
 		Timestamp: time.Now().UnixNano(), FsId: &criapi.FilesystemIdentifier{Mountpoint: fs.Mountpoint},
 		UsedBytes: &criapi.UInt64Value{Value: fs.UsedBytes}, InodesUsed: &criapi.UInt64Value{Value: fs.InodesUsed},

@@ -11,7 +11,7 @@ const apiVersion = "v1"
 
 // Version tells who answers.
 func (s *Server) Version(context.Context, *criapi.VersionRequest) (*criapi.VersionResponse, error) {
-	return &criapi.VersionResponse{Version: "0.1.0", RuntimeName: "cri-mini", RuntimeVersion: s.Version, RuntimeApiVersion: apiVersion}, nil
+	return &criapi.VersionResponse{Version: "0.1.0", RuntimeName: "cri-mini", RuntimeVersion: s.Release, RuntimeApiVersion: apiVersion}, nil
 }
 
 // Status tells whether pods can be run, and what the handlers can do.

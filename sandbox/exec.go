@@ -53,7 +53,7 @@ func (m *Manager) ExecSync(ctx context.Context, id string, cmd []string, timeout
 	}
 	o := m.options(newID())
 	if timeout > 0 {
-		o.Track = "exec-" + o.ID
+		o.KillGroup = true
 	}
 	pl, err := compile.Exec(spec, oci.Exec(spec, in), o)
 	if err != nil {

@@ -1,7 +1,8 @@
 // Command cri-mini-init is the helper that becomes, or looks after, the processes of containers.
 //
-//	cri-mini-init init      interprets a plan and execs the user's program; C, see runtime/initc
-//	cri-mini-init check     tells whether the plan on descriptor 3 is well formed; C too
+//	cri-mini-init init            interprets a plan and execs the user's program; C, see runtime/initc
+//	cri-mini-init check           tells whether the plan on descriptor 3 is well formed; C too
+//	cri-mini-init monitor SOCKET  looks after the containers of a few pods; listens on descriptor 3
 //
 // It is linked statically, for it is executed inside the container's namespaces:
 //
@@ -10,8 +11,10 @@ package main
 
 import (
 	"os"
+	"runtime/debug"
 
 	_ "github.com/cri-mini/cri-mini/runtime/initc" // the roles that never reach main
+	"github.com/cri-mini/cri-mini/runtime/monitor"
 )
 
 func main() {
@@ -19,9 +22,14 @@ func main() {
 	if len(os.Args) > 1 {
 		role = os.Args[1]
 	}
-	switch role {
-	default:
-		os.Stderr.WriteString("cri-mini-init: unknown role " + role + ": it is started by cri-mini and mini-runc, not by hand\n")
-		os.Exit(64)
+	if role == "monitor" && len(os.Args) == 3 {
+		debug.SetGCPercent(20) // its memory is paid for once per pods_per_monitor pods; it allocates little
+		if err := monitor.Run(3, os.Args[2]); err != nil {
+			os.Stderr.WriteString("cri-mini-init: monitor: " + err.Error() + "\n")
+			os.Exit(1)
+		}
+		return
 	}
+	os.Stderr.WriteString("cri-mini-init: unknown role " + role + ": it is started by cri-mini and mini-runc, not by hand\n")
+	os.Exit(64)
 }

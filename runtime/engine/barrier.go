@@ -54,8 +54,14 @@ func (r *run) barrier(ctx context.Context, op *plan.Op) error {
 	return nil
 }
 
-// release lets init go on.
+// release lets init go on. An empty slot, of an optional tree, crosses as the plan's own descriptor, which init tells
+// from a tree by its not being O_PATH.
 func (r *run) release(first, n int) error {
+	for i := first; i < first+n; i++ {
+		if r.fds[i] < 0 {
+			r.fds[i], _ = unix.FcntlInt(uintptr(r.fds[plan.SlotPlan]), unix.F_DUPFD_CLOEXEC, 0)
+		}
+	}
 	var msg [8]byte
 	binary.LittleEndian.PutUint32(msg[:], uint32(r.next))
 	for {

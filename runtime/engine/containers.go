@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cri-mini/cri-mini/internal/linux"
 	"github.com/cri-mini/cri-mini/runtime/plan"
 	"github.com/cri-mini/cri-mini/runtime/wire"
 )
@@ -114,7 +115,7 @@ func (e *Engine) settlePID(r *run, proc *process) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	_ = proc.pidfd.Close()
-	proc.pid, proc.startTime, proc.pidfd = pid, startTime(pid), os.NewFile(uintptr(fd), "pidfd")
+	proc.pid, proc.startTime, proc.pidfd = pid, linux.StartTime(pid), os.NewFile(uintptr(fd), "pidfd")
 	return nil
 }
 
@@ -208,7 +209,12 @@ func (e *Engine) Exec(ctx context.Context, req ExecRequest) (Exit, error) {
 		return Exit{}, err
 	}
 	defer out.close()
-	r.given["pidfd"], r.given["stdout"], r.given["stderr"] = int(target.pidfd.Fd()), out.child(0), out.child(1)
+	pidfd, err := e.dupPidfd(target)
+	if err != nil {
+		return Exit{}, err
+	}
+	defer unix.Close(pidfd)
+	r.given["pidfd"], r.given["stdout"], r.given["stderr"] = pidfd, out.child(0), out.child(1)
 	if req.Stdin != nil {
 		r.given["stdin"] = int(req.Stdin.Fd())
 	} else {
@@ -231,6 +237,20 @@ func (e *Engine) Exec(ctx context.Context, req ExecRequest) (Exit, error) {
 	out.start()
 	defer e.Ack(req.ID)
 	return e.finishExec(ctx, proc, out)
+}
+
+// dupPidfd: the process may end, and its pidfd be closed, at any time.
+func (e *Engine) dupPidfd(p *process) (int, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if p.pidfd == nil {
+		return -1, ErrGone
+	}
+	fd, err := unix.FcntlInt(p.pidfd.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("duplicate pidfd: %w", err)
+	}
+	return fd, nil
 }
 
 func (e *Engine) finishExec(ctx context.Context, proc *process, out *outputs) (Exit, error) {

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -108,7 +106,7 @@ func (e *Engine) Place(id, dir, log string) {
 // daemon and monitor died. It tells whether it still runs.
 func (e *Engine) Adopt(ctx context.Context, k Known, dir, log string) (bool, error) {
 	fd, err := unix.PidfdOpen(k.PID, 0)
-	if err != nil || startTime(k.PID) != k.StartTime {
+	if err != nil || linux.StartTime(k.PID) != k.StartTime {
 		if err == nil {
 			_ = unix.Close(fd)
 		}
@@ -225,18 +223,4 @@ func collect(pidfd int) (unix.WaitStatus, bool) {
 		time.Sleep(2 * time.Millisecond)
 	}
 	return 0, false
-}
-
-func startTime(pid int) uint64 {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return 0
-	}
-	s := string(b)
-	f := strings.Fields(s[strings.LastIndexByte(s, ')')+1:])
-	if len(f) < 20 {
-		return 0
-	}
-	v, _ := strconv.ParseUint(f[19], 10, 64)
-	return v
 }

@@ -39,6 +39,9 @@ func (r *run) openTree(op *plan.Op) error {
 	userns := r.slot(op.Slot[1])
 	return r.in(op.Num[1], func() error {
 		fd, err := cloneTree(op.Str[0], op.Num[0], op.Num[2], userns)
+		if errors.Is(err, unix.ENOENT) && op.Num[0]&plan.BindOptional != 0 {
+			return nil // the slot stays empty, and init leaves the mount out
+		}
 		if err != nil {
 			return err
 		}

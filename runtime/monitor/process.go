@@ -92,7 +92,7 @@ func (m *monitor) clone(p *process, msg *wire.Message, fds []int) error {
 	if err != nil {
 		return fmt.Errorf("keep pidfd: %w", err)
 	}
-	p.pid, p.startTime = pid, startTime(pid)
+	p.pid, p.startTime = pid, linux.StartTime(pid)
 	return m.follow(p, fd)
 }
 
@@ -114,7 +114,7 @@ func (m *monitor) ended(p *process) {
 	p.pidfd = -1
 	if next := p.successor(status); next > 0 {
 		if fd, err := unix.PidfdOpen(next, 0); err == nil {
-			p.pid, p.startTime = next, startTime(next)
+			p.pid, p.startTime = next, linux.StartTime(next)
 			if m.follow(p, fd) == nil {
 				return
 			}
@@ -230,21 +230,6 @@ func killCgroup(dir string) {
 			}
 		}
 	}
-}
-
-// startTime reads field 22 of /proc/PID/stat, in clock ticks after boot; with the pid it names a process for good.
-func startTime(pid int) uint64 {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return 0
-	}
-	_, rest, _ := strings.Cut(string(b[strings.LastIndexByte(string(b), ')')+1:]), " ")
-	f := strings.Fields(rest)
-	if len(f) < 20 {
-		return 0
-	}
-	v, _ := strconv.ParseUint(f[19], 10, 64)
-	return v
 }
 
 func (m *monitor) adopt(msg *wire.Message, fds []int) error {
