@@ -137,6 +137,10 @@ func newTarArchive(f *os.File) (_ archive, err error) {
 		}
 	}()
 	a := &tarArchive{f: f, members: make(map[string]*io.SectionReader), links: make(map[string]string)}
+	end, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return nil, err
+	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return nil, err
 	}
@@ -158,6 +162,9 @@ func newTarArchive(f *os.File) (_ archive, err error) {
 			at, err := f.Seek(0, io.SeekCurrent)
 			if err != nil {
 				return nil, err
+			}
+			if hdr.Size > end-at {
+				return nil, fmt.Errorf("read archive: %w: cut off in %q", ErrCorrupt, hdr.Name)
 			}
 			a.members[name] = io.NewSectionReader(f, at, hdr.Size)
 		case tar.TypeSymlink: // docker save names a layer that is there twice by one
