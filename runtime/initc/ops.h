@@ -37,7 +37,7 @@ enum op_kind {
 	OP_ROOTFS_OVERLAY = 8, /* slot0=>out slot1=userns str0=upper str1=work list0=lower list1=options num0=way num1=attrs */
 	OP_ROOTFS_HOST = 9, /* slot0=tree str0=path */
 	OP_STATE = 10, /* slot0=>out str0=status blob=template */
-	OP_CLONE = 11, /* num0=flags */
+	OP_CLONE = 11, /* slot0=cgroup num0=flags */
 	OP_ID_MAP = 12, /* str0=uids str1=gids num0=deny_setgroups */
 	OP_HOOK = 13, /* slot0=state str0=kind str1=path list0=args list1=env num0=timeout */
 	OP_BARRIER = 14, /* str0=name num0=waits num1=first num2=slots */

@@ -159,5 +159,16 @@ func (p *Plan) checkOp(op *Op, filled []bool) error {
 	return nil
 }
 
-// BarrierConsole is the name of the barrier that carries a terminal's master to the parent.
-const BarrierConsole = "console"
+// Names of barriers that the engine knows.
+const (
+	BarrierConsole = "console"        // carries a terminal's master to the parent
+	BarrierSeccomp = "seccomp-notify" // carries the descriptor that a seccomp listener reads from
+	BarrierCreated = "created"        // create has done its part: what follows waits for start
+)
+
+// Paths of an OpenFile that name a descriptor instead of a file. The engine is given it by whoever runs the
+// plan; stdin, stdout and stderr are of this kind too.
+const (
+	PathPidfd     = "pidfd" // of the container's init, in the plan of an exec
+	PathPreserved = "fd"    // fd3, fd4, …: the descriptors that the program shall find there
+)

@@ -1,0 +1,238 @@
+package compile
+
+import (
+	"encoding/json"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/cri-mini/cri-mini/runtime/host"
+	"github.com/cri-mini/cri-mini/runtime/plan"
+)
+
+// joinFile is the file of one hierarchy into which the process writes 0.
+type joinFile struct {
+	controller string
+	slot       plan.Slot
+	memory     bool // joined last
+}
+
+// hierarchy is one mounted v1 hierarchy.
+type hierarchy struct {
+	mount       string
+	controllers []string // sorted; named ones as name=systemd
+}
+
+// hierarchies gives the v1 hierarchies in a fixed order, memory last.
+func hierarchies(c host.Cgroup) []hierarchy {
+	byMount := map[string][]string{}
+	for _, controller := range sortedKeys(c.Mounts) {
+		byMount[c.Mounts[controller]] = append(byMount[c.Mounts[controller]], controller)
+	}
+	var list, last []hierarchy
+	for _, m := range sortedKeys(byMount) {
+		h := hierarchy{mount: m, controllers: byMount[m]}
+		if h.has("memory") {
+			last = append(last, h)
+		} else {
+			list = append(list, h)
+		}
+	}
+	return append(list, last...)
+}
+
+func (h hierarchy) has(controller string) bool { return slices.Contains(h.controllers, controller) }
+
+// cgroupPath is the container's group within each hierarchy. "slice:prefix:name" is the systemd driver's
+// form: the unit prefix-name.scope below the slice, whose own parents are in its name.
+func (b *builder) cgroupPath() (string, error) {
+	p := b.spec.Linux.CgroupsPath
+	if parts := strings.Split(p, ":"); len(parts) == 3 && strings.HasSuffix(parts[0], ".slice") {
+		p = path.Join(slicePath(parts[0]), unitName(parts[1], parts[2]))
+	}
+	if p == "" {
+		p = b.container()
+	}
+	if slices.Contains(strings.Split(p, "/"), "..") {
+		return "", bad("linux.cgroupsPath", "%q leads out with ..", p)
+	}
+	if p = path.Join("/", p); p == "/" {
+		return "", bad("linux.cgroupsPath", "is the root of the hierarchies: its limits would be the host's")
+	}
+	return p, nil
+}
+
+// slicePath: a-b.slice lies in a.slice (systemd.slice(5)).
+func slicePath(slice string) string {
+	name := strings.TrimSuffix(slice, ".slice")
+	full := "/"
+	for i, c := range name {
+		if c == '-' {
+			full = path.Join(full, name[:i]+".slice")
+		}
+	}
+	return path.Join(full, slice)
+}
+
+func unitName(prefix, name string) string {
+	if strings.HasSuffix(name, ".slice") || strings.HasSuffix(name, ".scope") {
+		return name
+	}
+	if prefix == "" {
+		return name + ".scope"
+	}
+	return prefix + "-" + name + ".scope"
+}
+
+// makeCgroup makes the group with its limits and opens what is joined.
+func (b *builder) makeCgroup() error {
+	dir, err := b.cgroupPath()
+	if err != nil {
+		return err
+	}
+	var limits []byte
+	if r := b.spec.Linux.Resources; r != nil {
+		if limits, err = json.Marshal(r); err != nil {
+			return bad("linux.resources", "%v", err)
+		}
+	}
+	b.before(plan.MakeCgroup(dir, limits))
+	return b.openCgroups(dir)
+}
+
+// openCgroups opens the join files: tasks of each v1 hierarchy, memory last; cgroup.procs of v2. With a new
+// cgroup namespace it opens the way out of the memory group too, see unshare.
+func (b *builder) openCgroups(dir string) error {
+	facts := b.o.Facts.Cgroup
+	for _, h := range hierarchies(facts) {
+		file := path.Join(h.mount, b.execGroup(dir, h.has("freezer")), "tasks")
+		b.addJoin(h.controllers[0], file, h.has("memory"))
+		if h.has("memory") && b.ns.fresh&plan.NewCgroup != 0 {
+			b.memoryOut = b.open("memory cgroup of the maker", path.Join(h.mount, facts.Own["memory"], "tasks"), plan.OpenWrite)
+		}
+	}
+	return b.openUnified(dir)
+}
+
+// openUnified joins the v2 hierarchy. Beside v1 hierarchies it is left out where the container has no limits
+// in it: the write costs milliseconds.
+func (b *builder) openUnified(dir string) error {
+	facts := b.o.Facts.Cgroup
+	pure := len(facts.Mounts) == 0
+	switch {
+	case facts.Unified == "":
+		return nil
+	case b.o.CloneInto:
+		slot := b.open("cgroup", path.Join(facts.Unified, b.execGroup(dir, pure)), plan.OpenPath)
+		b.clone.Slot[0] = slot
+	case pure || b.limitsInUnified():
+		b.addJoin("unified", path.Join(facts.Unified, b.execGroup(dir, pure), "cgroup.procs"), false)
+	default:
+		return nil
+	}
+	b.unifiedIn = true
+	return nil
+}
+
+func (b *builder) limitsInUnified() bool {
+	r := b.spec.Linux.Resources
+	if r == nil {
+		return false
+	}
+	return len(r.Unified) > 0 || len(r.HugepageLimits) > 0 && slices.Contains(b.o.Facts.Cgroup.UnifiedControllers, "hugetlb")
+}
+
+func (b *builder) addJoin(controller, file string, memory bool) {
+	slot := b.open("cgroup "+strings.TrimPrefix(controller, "name="), file, plan.OpenWrite)
+	b.cgroups = append(b.cgroups, joinFile{strings.TrimPrefix(controller, "name="), slot, memory})
+}
+
+// execGroup puts an exec into a group of its own in the one hierarchy that is used for killing.
+func (b *builder) execGroup(dir string, killing bool) string {
+	if b.o.KillGroup && killing {
+		return path.Join(dir, "exec-"+b.o.ID)
+	}
+	return dir
+}
+
+// joinCgroups joins the memory group, or all others.
+func (b *builder) joinCgroups(memory bool) {
+	for _, c := range b.cgroups {
+		if c.memory == memory {
+			b.then(plan.JoinCgroup(c.slot, c.controller))
+		}
+	}
+}
+
+// mountCgroups mounts what a container sees at /sys/fs/cgroup: on v2 the hierarchy, on v1 a directory with one
+// mount for each (cgroups(7)).
+func (b *builder) mountCgroups(m mount) error {
+	facts := b.o.Facts.Cgroup
+	if len(facts.Mounts) == 0 {
+		b.mountFS(m, "cgroup2", "cgroup")
+		return nil
+	}
+	writable := m
+	writable.set &^= plan.AttrRdonly
+	writable.data = []string{"mode", "755"}
+	b.mountFS(writable, "tmpfs", "tmpfs")
+	dir, err := b.cgroupPath()
+	if err != nil {
+		return err
+	}
+	for _, h := range hierarchies(facts) {
+		b.mountHierarchy(m, h, dir)
+	}
+	if b.unifiedIn {
+		b.mountUnified(m, dir)
+	}
+	if m.set&plan.AttrRdonly != 0 {
+		b.then(plan.ChangeAttr(b.root, m.dest, plan.AttrRdonly, 0, 0, 0))
+	}
+	return nil
+}
+
+// mountHierarchy mounts one v1 hierarchy: as the cgroup namespace shows it, or, without one, the container's
+// own group of it, so that the host's groups stay out of sight.
+func (b *builder) mountHierarchy(m mount, h hierarchy, dir string) {
+	name := path.Base(h.mount)
+	target := path.Join(m.dest, name)
+	if b.ns.has(plan.NewCgroup) {
+		b.then(plan.NewMount(b.root, plan.FS{Type: "cgroup", Source: "cgroup", Target: target, Options: h.options(), Attrs: m.set, Create: plan.CreateDir}))
+	} else {
+		b.bindGroup(m, path.Join(h.mount, dir), target)
+	}
+	for _, c := range h.controllers {
+		if c != name && !strings.HasPrefix(c, "name=") {
+			b.then(plan.MakeSymlink(b.root, name, path.Join(m.dest, c)))
+		}
+	}
+}
+
+func (b *builder) mountUnified(m mount, dir string) {
+	target := path.Join(m.dest, "unified")
+	if b.ns.has(plan.NewCgroup) {
+		b.then(plan.NewMount(b.root, plan.FS{Type: "cgroup2", Source: "cgroup", Target: target, Attrs: m.set, Create: plan.CreateDir}))
+		return
+	}
+	b.bindGroup(m, path.Join(b.o.Facts.Cgroup.Unified, dir), target)
+}
+
+func (b *builder) bindGroup(m mount, source, target string) {
+	b.then(plan.Bind(b.root, plan.BindMount{
+		Tree: plan.NoSlot, Source: source, Target: target, Set: m.set, Propagation: plan.PropPrivate, Create: plan.CreateDir,
+	}))
+}
+
+// options name the hierarchy to mount: its controllers, or its name alone.
+func (h hierarchy) options() []string {
+	var o []string
+	for _, c := range h.controllers {
+		if name, ok := strings.CutPrefix(c, "name="); ok {
+			o = append(o, "none", "", "name", name)
+		} else {
+			o = append(o, c, "")
+		}
+	}
+	return o
+}

@@ -1,0 +1,91 @@
+package compile
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/cri-mini/cri-mini/runtime/plan"
+)
+
+// maxMaps is how many lines the kernel takes in a map (user_namespaces(7)).
+const maxMaps = 340
+
+func (b *builder) checkMappings() error {
+	uids, gids := b.spec.Linux.UIDMappings, b.spec.Linux.GIDMappings
+	if !b.ns.has(plan.NewUser) {
+		if len(uids) > 0 || len(gids) > 0 {
+			return bad("linux.uidMappings", "mean nothing without a user namespace")
+		}
+		return nil
+	}
+	if err := checkMapping("linux.uidMappings", uids, b.ns.fresh&plan.NewUser != 0); err != nil {
+		return err
+	}
+	return checkMapping("linux.gidMappings", gids, b.ns.fresh&plan.NewUser != 0)
+}
+
+// checkMapping wants id 0 mapped where maps are given: init sets the container up as its root.
+func checkMapping(field string, maps []specs.LinuxIDMapping, needed bool) error {
+	switch {
+	case len(maps) == 0 && needed:
+		return bad(field, "are missing: a new user namespace needs them")
+	case len(maps) > maxMaps:
+		return bad(field, "are %d, the kernel takes %d", len(maps), maxMaps)
+	}
+	for i, m := range maps {
+		if m.Size == 0 {
+			return bad(at(field, i, "size"), "is 0")
+		}
+		if uint64(m.ContainerID)+uint64(m.Size) > 1<<32-1 || uint64(m.HostID)+uint64(m.Size) > 1<<32-1 {
+			return bad(at(field, i, "size"), "the range ends beyond id 4294967294")
+		}
+	}
+	if _, ok := hostID(maps, 0); !ok {
+		return bad(field, "leave id 0 of the container unmapped")
+	}
+	return nil
+}
+
+// hostID translates an id of the container. Without maps it is the host's.
+func hostID(maps []specs.LinuxIDMapping, id uint32) (uint32, bool) {
+	for _, m := range maps {
+		if id >= m.ContainerID && id-m.ContainerID < m.Size {
+			return m.HostID + (id - m.ContainerID), true
+		}
+	}
+	return id, len(maps) == 0
+}
+
+// checkUser wants the process's ids to exist in its user namespace.
+func (b *builder) checkUser() error {
+	u := b.proc.User
+	if _, ok := hostID(b.spec.Linux.UIDMappings, u.UID); !ok {
+		return bad("process.user.uid", "%d is not in linux.uidMappings", u.UID)
+	}
+	if _, ok := hostID(b.spec.Linux.GIDMappings, u.GID); !ok {
+		return bad("process.user.gid", "%d is not in linux.gidMappings", u.GID)
+	}
+	for i, g := range u.AdditionalGids {
+		if _, ok := hostID(b.spec.Linux.GIDMappings, g); !ok {
+			return bad(at("process.user.additionalGids", i, ""), "%d is not in linux.gidMappings", g)
+		}
+	}
+	if u.Umask != nil && *u.Umask > 0o777 {
+		return bad("process.user.umask", "%#o is more than 0777", *u.Umask)
+	}
+	return nil
+}
+
+// mapText is the form of /proc/PID/uid_map.
+func mapText(maps []specs.LinuxIDMapping) string {
+	var s strings.Builder
+	for _, m := range maps {
+		fmt.Fprintf(&s, "%d %d %d\n", m.ContainerID, m.HostID, m.Size)
+	}
+	return s.String()
+}
+
+func sameMapping(a, b []specs.LinuxIDMapping) bool { return slices.Equal(a, b) }
