@@ -196,39 +196,56 @@ func portMappings(in []PortMapping) ([]bridge.PortMapping, error) {
 	return out, nil
 }
 
+// call is what libcni needs to know for one attachment.
+type call struct {
+	lib  *libcni.CNIConfig
+	list *libcni.NetworkConfigList
+	rt   *libcni.RuntimeConf
+	dir  string // of lib's cache
+}
+
 // open turns the record back into libcni's arguments.
-func (n *Network) open(att *Attachment) (*libcni.NetworkConfigList, *libcni.RuntimeConf, error) {
+func (n *Network) open(att *Attachment) (call, error) {
+	c := call{lib: n.libs[att.Mode], dir: n.cfg.StateDir}
+	if c.lib == nil {
+		return c, fmt.Errorf("recorded network mode %q is none of builtin, cni", att.Mode)
+	}
+	if att.Mode == ModeBuiltin {
+		c.dir = n.cfg.RunDir
+	}
 	list, err := libcni.NetworkConfFromBytes(att.Conflist)
 	if err != nil {
-		return nil, nil, fmt.Errorf("read recorded conflist: %w", err)
+		return c, fmt.Errorf("read recorded conflist: %w", err)
 	}
 	caps := map[string]any{}
 	for k, v := range att.Capabilities {
 		caps[k] = v
 	}
-	return list, &libcni.RuntimeConf{
+	c.list = list
+	c.rt = &libcni.RuntimeConf{
 		ContainerID: att.PodID, NetNS: att.NetnsPath, IfName: att.IfName,
 		Args: att.Args, CapabilityArgs: caps,
-	}, nil
+	}
+	return c, nil
 }
 
-func (n *Network) cacheFile(list *libcni.NetworkConfigList, rt *libcni.RuntimeConf) string {
-	return filepath.Join(n.cfg.StateDir, "results", list.Name+"-"+rt.ContainerID+"-"+rt.IfName)
+func (c call) cacheFile() string {
+	return filepath.Join(c.dir, "results", c.list.Name+"-"+c.rt.ContainerID+"-"+c.rt.IfName)
 }
 
-func (n *Network) cached(list *libcni.NetworkConfigList, rt *libcni.RuntimeConf) bool {
-	_, err := os.Stat(n.cacheFile(list, rt))
+func (n *Network) cached(c call) bool {
+	_, err := os.Stat(c.cacheFile())
 	return err == nil
 }
 
 // restoreResult gives libcni the recorded result back where its own cache has
 // lost it: plugins need it for DEL and CHECK. A bare result is the old form of a
 // cache file, which libcni reads.
-func (n *Network) restoreResult(att *Attachment, list *libcni.NetworkConfigList, rt *libcni.RuntimeConf) error {
-	if len(att.Result) == 0 || att.Mode == ModeBuiltin || n.cached(list, rt) {
+func (n *Network) restoreResult(att *Attachment, c call) error {
+	if len(att.Result) == 0 || att.Mode == ModeBuiltin || n.cached(c) {
 		return nil
 	}
-	path := n.cacheFile(list, rt)
+	path := c.cacheFile()
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("restore recorded result: %w", err)
 	}

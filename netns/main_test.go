@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"syscall"
 	"testing"
 
@@ -58,3 +59,7 @@ func inside() error {
 	}
 	return netlink.LinkSetUp(lo)
 }
+
+// The goroutines that enter namespaces take their thread with them; the main
+// thread cannot end, and would hold a namespace for good.
+func init() { runtime.LockOSThread() }

@@ -38,10 +38,15 @@ type Config struct {
 	ConfDir  string   // default /etc/cni/net.d
 	BinDirs  []string // default /opt/cni/bin, /usr/lib/cni
 	StateDir string   // default /var/lib/cri-mini/network
-	PodCIDR  string   // of the built-in network, default 10.88.0.0/16; what SetPodCIDR stored wins
-	Bridge   string   // of the built-in network, default cri-mini0; also names its nft table
-	MTU      int      // of the built-in network; default: that of the interface with the default route
-	Logger   *slog.Logger
+	// RunDir holds what no reboot outlives: leases and results of the built-in
+	// network. Default StateDir, but a tmpfs is much better: on ext4, after many
+	// files were deleted within a minute, creating one takes over a millisecond,
+	// because the file system will not use their inodes again so soon.
+	RunDir  string
+	PodCIDR string // of the built-in network, default 10.88.0.0/16; what SetPodCIDR stored wins
+	Bridge  string // of the built-in network, default cri-mini0; also names its nft table
+	MTU     int    // of the built-in network; default: that of the interface with the default route
+	Logger  *slog.Logger
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -53,6 +58,7 @@ func (c Config) withDefaults() (Config, error) {
 	set(&c.Mode, ModeAuto)
 	set(&c.ConfDir, "/etc/cni/net.d")
 	set(&c.StateDir, "/var/lib/cri-mini/network")
+	set(&c.RunDir, c.StateDir)
 	set(&c.PodCIDR, "10.88.0.0/16")
 	set(&c.Bridge, "cri-mini0")
 	if len(c.BinDirs) == 0 {
@@ -75,12 +81,13 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
-// Network is safe for concurrent use. One process may use a StateDir at a time.
+// Network is safe for concurrent use. One process may use a StateDir or a RunDir
+// at a time.
 type Network struct {
 	cfg    Config
 	log    *slog.Logger
 	plugin *bridge.Plugin
-	cni    *libcni.CNIConfig
+	libs   map[string]*libcni.CNIConfig // by mode: they cache in different places
 
 	mu    sync.Mutex
 	state state
@@ -104,14 +111,18 @@ func New(_ context.Context, cfg Config) (*Network, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read boot id: %w", err)
 	}
-	leases, err := ipam.Open(filepath.Join(cfg.StateDir, "leases"), strings.TrimSpace(string(boot)), n.log)
+	leases, err := ipam.Open(filepath.Join(cfg.RunDir, "leases"), strings.TrimSpace(string(boot)), n.log)
 	if err != nil {
 		return nil, err
 	}
 	if n.plugin, err = bridge.New(cfg.Bridge, leases, n.log); err != nil {
 		return nil, err
 	}
-	n.cni = libcni.NewCNIConfigWithCacheDir(cfg.BinDirs, cfg.StateDir, &executor{builtin: n.plugin})
+	exec := &executor{builtin: n.plugin}
+	n.libs = map[string]*libcni.CNIConfig{
+		ModeBuiltin: libcni.NewCNIConfigWithCacheDir(cfg.BinDirs, cfg.RunDir, exec),
+		ModeCNI:     libcni.NewCNIConfigWithCacheDir(cfg.BinDirs, cfg.StateDir, exec),
+	}
 	return n, nil
 }
 
@@ -120,19 +131,19 @@ func (n *Network) Close() { n.plugin.Close() }
 
 // Attach connects the pod and fills att.IPs and att.Result. Repeated with the
 // same built-in attachment it returns the same result; a CNI network's plugins
-// are first asked to undo what an earlier try left.
+// are first asked to undo what an earlier try left, because ADD may not be
+// repeated and DEL may.
 func (n *Network) Attach(ctx context.Context, att *Attachment) error {
-	list, rt, err := n.open(att)
+	c, err := n.open(att)
 	if err != nil {
 		return fmt.Errorf("attach pod %s: %w", att.PodID, err)
 	}
-	if att.Mode == ModeCNI && (att.Result != nil || n.cached(list, rt)) {
-		// ADD is not idempotent by the specification; DEL is.
-		if err := n.cni.DelNetworkList(ctx, list, rt); err != nil {
+	if att.Mode == ModeCNI && (att.Result != nil || n.cached(c)) {
+		if err := c.lib.DelNetworkList(ctx, c.list, c.rt); err != nil {
 			return att.wrap("attach", err)
 		}
 	}
-	res, err := n.cni.AddNetworkList(ctx, list, rt)
+	res, err := c.lib.AddNetworkList(ctx, c.list, c.rt)
 	if err != nil {
 		return att.wrap("attach", err)
 	}
@@ -143,17 +154,17 @@ func (n *Network) Attach(ctx context.Context, att *Attachment) error {
 // whatever its plugins do on DEL. The netns may be gone already. In the
 // built-in network the interfaces stay until the netns is dropped.
 func (n *Network) Detach(ctx context.Context, att *Attachment) error {
-	list, rt, err := n.open(att)
+	c, err := n.open(att)
 	if err != nil {
 		return fmt.Errorf("detach pod %s: %w", att.PodID, err)
 	}
-	if !isNetns(rt.NetNS) {
-		rt.NetNS = "" // "the namespace is gone", by the specification
+	if !isNetns(c.rt.NetNS) {
+		c.rt.NetNS = "" // "the namespace is gone", by the specification
 	}
-	if err := n.restoreResult(att, list, rt); err != nil {
+	if err := n.restoreResult(att, c); err != nil {
 		return fmt.Errorf("detach pod %s: %w", att.PodID, err)
 	}
-	if err := n.cni.DelNetworkList(ctx, list, rt); err != nil {
+	if err := c.lib.DelNetworkList(ctx, c.list, c.rt); err != nil {
 		return att.wrap("detach", err)
 	}
 	return nil
@@ -168,14 +179,14 @@ func isNetns(path string) bool {
 // Check asks the plugins whether the attachment is as they left it. Networks
 // whose cniVersion has no CHECK (before 0.4.0) pass.
 func (n *Network) Check(ctx context.Context, att *Attachment) error {
-	list, rt, err := n.open(att)
+	c, err := n.open(att)
 	if err != nil {
 		return fmt.Errorf("check network of pod %s: %w", att.PodID, err)
 	}
-	if err := n.restoreResult(att, list, rt); err != nil {
+	if err := n.restoreResult(att, c); err != nil {
 		return fmt.Errorf("check network of pod %s: %w", att.PodID, err)
 	}
-	err = n.cni.CheckNetworkList(ctx, list, rt)
+	err = c.lib.CheckNetworkList(ctx, c.list, c.rt)
 	if err != nil && !errors.Is(err, libcni.ErrorCheckNotSupp) {
 		return att.wrap("check", err)
 	}
@@ -200,6 +211,7 @@ func (n *Network) WaitGone(ctx context.Context, att *Attachment) error {
 // verb from CNI 1.1 on). For daemon start, before serving.
 func (n *Network) GC(ctx context.Context, keep []*Attachment) error {
 	type network struct {
+		mode string
 		list *libcni.NetworkConfigList
 		args libcni.GCArgs
 	}
@@ -210,26 +222,26 @@ func (n *Network) GC(ctx context.Context, keep []*Attachment) error {
 	if err != nil {
 		return fmt.Errorf("collect network garbage: %w", err)
 	}
-	networks[builtinName] = &network{list: own.list}
+	networks[builtinName] = &network{mode: ModeBuiltin, list: own.list}
 	if c, err := n.current(); err == nil && c.mode == ModeCNI {
-		networks[c.list.Name] = &network{list: c.list}
+		networks[c.list.Name] = &network{mode: ModeCNI, list: c.list}
 	}
 	var errs []error
 	for _, att := range keep {
 		w := networks[att.Network]
 		if w == nil {
-			list, _, err := n.open(att)
+			c, err := n.open(att)
 			if err != nil {
 				errs = append(errs, fmt.Errorf("collect network garbage: pod %s: %w", att.PodID, err))
 				continue
 			}
-			w = &network{list: list}
+			w = &network{mode: att.Mode, list: c.list}
 			networks[att.Network] = w
 		}
 		w.args.ValidAttachments = append(w.args.ValidAttachments, types.GCAttachment{ContainerID: att.PodID, IfName: att.IfName})
 	}
 	for name, w := range networks {
-		if err := n.cni.GCNetworkList(ctx, w.list, &w.args); err != nil {
+		if err := n.libs[w.mode].GCNetworkList(ctx, w.list, &w.args); err != nil {
 			errs = append(errs, fmt.Errorf("collect garbage of network %q: %w", name, err))
 		}
 	}

@@ -116,7 +116,7 @@ func (n *Network) cniStatus(ctx context.Context, c choice) Status {
 			return Status{Mode: ModeCNI, Reason: ReasonPlugin, Message: fmt.Sprintf("%s: %v", c.file, err)}
 		}
 	}
-	err := n.cni.GetStatusNetworkList(ctx, c.list)
+	err := n.libs[ModeCNI].GetStatusNetworkList(ctx, c.list)
 	if err == nil {
 		return Status{Ready: true, Mode: ModeCNI, Reason: ReasonReady}
 	}

@@ -216,11 +216,19 @@ func ask(t testing.TB, ns, network, addr string) string {
 	return string(answer)
 }
 
+// runDir is on the tests' own tmpfs, beside the state in dir.
+func runDir(dir string) string {
+	if os.Getuid() != 0 {
+		return dir
+	}
+	return filepath.Join("/run", filepath.Base(filepath.Dir(dir)))
+}
+
 // network opens a Network with its state in dir.
 func network(t testing.TB, dir string, change func(*Config)) *Network {
 	t.Helper()
 	cfg := Config{
-		Mode: ModeBuiltin, StateDir: dir, ConfDir: filepath.Join(dir, "net.d"),
+		Mode: ModeBuiltin, StateDir: dir, RunDir: runDir(dir), ConfDir: filepath.Join(dir, "net.d"),
 		Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
 	if change != nil {

@@ -123,18 +123,23 @@ func awaitUp(h *netlink.Handle, name string, end time.Time) {
 // master and up, the pod's in its namespace with its name and address. (The
 // netlink package's own LinkAdd takes three messages and as many turns at the
 // RTNL lock.) IFF_UP on the peer in the same message is refused by the kernel
-// with ENOTCONN: its other end is not there yet.
+// with ENOTCONN: its other end is not there yet. One queue per direction: veth
+// has no queueing discipline to share out, and by default the kernel makes, with
+// their sysfs objects, as many as there are processors.
 func (p *Plugin) createVeth(l ipam.Lease, ns *os.File) error {
 	p.mu.Lock()
 	master, mtu := p.index, p.mtu
 	p.mu.Unlock()
-	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
+	req := p.request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
 	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	msg.Flags, msg.Change = unix.IFF_UP, unix.IFF_UP
 	req.AddData(msg)
 	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(LinkName(l.Owner))))
 	req.AddData(nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu))))
 	req.AddData(nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(master))))
+	one := nl.Uint32Attr(1)
+	req.AddData(nl.NewRtAttr(unix.IFLA_NUM_TX_QUEUES, one))
+	req.AddData(nl.NewRtAttr(unix.IFLA_NUM_RX_QUEUES, one))
 	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("veth"))
 	peer := info.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(nl.VETH_INFO_PEER, nil)
@@ -142,10 +147,19 @@ func (p *Plugin) createVeth(l ipam.Lease, ns *os.File) error {
 	peer.AddRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(l.IfName))
 	peer.AddRtAttr(unix.IFLA_ADDRESS, podMAC(l))
 	peer.AddRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu)))
+	peer.AddRtAttr(unix.IFLA_NUM_TX_QUEUES, one)
+	peer.AddRtAttr(unix.IFLA_NUM_RX_QUEUES, one)
 	peer.AddRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(ns.Fd())))
 	req.AddData(info)
 	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
 	return err
+}
+
+// request begins a message that the netlink package has no call for.
+func (p *Plugin) request(kind, flags int) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(kind, flags)
+	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: p.raw}
+	return req
 }
 
 // finishPort sends what the kernel takes only for a port that exists: hairpin
@@ -153,7 +167,7 @@ func (p *Plugin) createVeth(l ipam.Lease, ns *os.File) error {
 // that calls its own host port or service), and the alias, which tells `ip link`
 // readers and gc whose it is.
 func (p *Plugin) finishPort(o ipam.Owner) error {
-	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_ACK)
+	req := p.request(unix.RTM_NEWLINK, unix.NLM_F_ACK)
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(LinkName(o))))
 	req.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(aliasPrefix+o.String())))
@@ -387,7 +401,7 @@ func (p *Plugin) gc(network string, keep map[ipam.Owner]bool) error {
 }
 
 func (p *Plugin) deleteGroup() error {
-	req := nl.NewNetlinkRequest(unix.RTM_DELLINK, unix.NLM_F_ACK)
+	req := p.request(unix.RTM_DELLINK, unix.NLM_F_ACK)
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 	req.AddData(nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(doomed)))
 	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil && !errors.Is(err, unix.ENODEV) {

@@ -28,6 +28,7 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/cri-mini/cri-mini/netns/ipam"
@@ -69,7 +70,8 @@ type Plugin struct {
 	table  *nat.Table
 	log    *slog.Logger
 	host   *netlink.Handle
-	hostNS *os.File // to come back from a pod's namespace
+	raw    *nl.SocketHandle // for messages of our own
+	hostNS *os.File         // to come back from a pod's namespace
 
 	mu    sync.Mutex
 	up    map[netip.Prefix]bool // subnets the bridge serves
@@ -90,13 +92,20 @@ func New(bridge string, leases *ipam.Store, log *slog.Logger) (*Plugin, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}
+	raw, err := nl.Subscribe(unix.NETLINK_ROUTE)
+	if err != nil {
+		host.Close()
+		return nil, fmt.Errorf("open netlink socket: %w", err)
+	}
 	hostNS, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
 		host.Close()
+		raw.Close()
 		return nil, fmt.Errorf("open own network namespace: %w", err)
 	}
 	p := &Plugin{
-		bridge: bridge, leases: leases, table: nat.New(bridge), log: log, host: host, hostNS: hostNS,
+		bridge: bridge, leases: leases, table: nat.New(bridge), log: log,
+		host: host, raw: &nl.SocketHandle{Socket: raw}, hostNS: hostNS,
 		up: map[netip.Prefix]bool{}, locks: map[ipam.Owner]*entry{},
 	}
 	if err := p.Restore(); err != nil {
@@ -107,7 +116,9 @@ func New(bridge string, leases *ipam.Store, log *slog.Logger) (*Plugin, error) {
 
 // Close closes the sockets; it leaves the network as it is.
 func (p *Plugin) Close() {
+	p.table.Close()
 	p.host.Close()
+	p.raw.Close()
 	p.hostNS.Close()
 }
 

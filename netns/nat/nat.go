@@ -71,6 +71,7 @@ type Table struct {
 	subnets []netip.Prefix
 	owners  map[string][]Mapping
 	held    map[key]string
+	conn    *nftables.Conn // see open
 }
 
 // New returns the table of a bridge. It touches nothing until Rebuild.
@@ -184,12 +185,15 @@ func (t *Table) forget(owner string) {
 // Present says whether the kernel still has the table; `nft flush ruleset` or a
 // restart of nftables.service removes it.
 func (t *Table) Present() (bool, error) {
-	c, err := nftables.New()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c, err := t.open()
 	if err != nil {
-		return false, fmt.Errorf("open nftables: %w", err)
+		return false, err
 	}
 	tables, err := c.ListTablesOfFamily(nftables.TableFamilyINet)
 	if err != nil {
+		t.close()
 		return false, fmt.Errorf("list nft tables: %w", err)
 	}
 	for _, have := range tables {
@@ -205,13 +209,42 @@ func (t *Table) Delete() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.owners, t.held = map[string][]Mapping{}, map[key]string{}
-	c, err := nftables.New()
+	c, err := t.open()
 	if err != nil {
-		return fmt.Errorf("open nftables: %w", err)
+		return err
 	}
+	defer t.close()
 	c.DelTable(&nftables.Table{Name: t.bridge, Family: nftables.TableFamilyINet})
 	if err := c.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("delete nft table inet %s: %w", t.bridge, err)
 	}
 	return nil
+}
+
+// open returns the one socket that all transactions go through. When a socket of
+// this family is closed the kernel waits until what was deleted last is freed, a
+// grace period of 10 ms: it is closed only after errors, to lose unread answers.
+func (t *Table) open() (*nftables.Conn, error) {
+	if t.conn == nil {
+		c, err := nftables.New(nftables.AsLasting())
+		if err != nil {
+			return nil, fmt.Errorf("open nftables: %w", err)
+		}
+		t.conn = c
+	}
+	return t.conn, nil
+}
+
+func (t *Table) close() {
+	if t.conn != nil {
+		_ = t.conn.CloseLasting()
+		t.conn = nil
+	}
+}
+
+// Close closes the socket; the table stays.
+func (t *Table) Close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.close()
 }

@@ -96,9 +96,9 @@ func concat(parts ...[]byte) []byte {
 
 // update adds or removes the elements of one owner in one transaction.
 func (t *Table) update(ms []Mapping, add bool) error {
-	c, err := nftables.New()
+	c, err := t.open()
 	if err != nil {
-		return fmt.Errorf("open nftables: %w", err)
+		return err
 	}
 	l, e := t.layout(), elementsOf(ms)
 	change := c.SetAddElements
@@ -106,9 +106,11 @@ func (t *Table) update(ms []Mapping, add bool) error {
 		change = c.SetDeleteElements
 	}
 	if err := each(l, e, change); err != nil {
+		t.close()
 		return fmt.Errorf("change nft table inet %s: %w", t.bridge, err)
 	}
 	if err := c.Flush(); err != nil {
+		t.close()
 		return fmt.Errorf("change nft table inet %s: %w", t.bridge, err)
 	}
 	return nil
@@ -132,10 +134,15 @@ func each(l layout, e elements, change func(*nftables.Set, []nftables.SetElement
 
 // rebuild makes the table anew: add (so that the delete finds one), delete, add,
 // all in one transaction, which the kernel applies as a whole or not at all.
-func (t *Table) rebuild() error {
-	c, err := nftables.New()
+func (t *Table) rebuild() (err error) {
+	defer func() {
+		if err != nil {
+			t.close()
+		}
+	}()
+	c, err := t.open()
 	if err != nil {
-		return fmt.Errorf("open nftables: %w", err)
+		return err
 	}
 	l := t.layout()
 	c.AddTable(l.table)
