@@ -55,20 +55,15 @@ type Store struct {
 
 // Image is one image as it is now; changing it changes nothing else.
 type Image struct {
-	ID      string       // digest of the config, "sha256:…": PullImageResponse.image_ref and ContainerStatus.image_id
-	Tags    []string     // full names with tag
-	Digests []string     // name@digest of the manifest or index that was asked for
-	Size    uint64       // bytes of the unpacked layers
-	Config  ispec.Image  // what the builder configured
-	Passwd  []byte       // the image's /etc/passwd, at most store.MaxAccounts bytes
-	Group   []byte       // and /etc/group
-	Pinned  bool         // not to be garbage-collected
-	Target  ispecPointer // the manifest that the layers came from
-}
-
-type ispecPointer struct {
-	Digest digest.Digest
-	Size   int64
+	ID       string      // digest of the config, "sha256:…": PullImageResponse.image_ref and ContainerStatus.image_id
+	Tags     []string    // full names with tag
+	Digests  []string    // name@digest of the manifest or index that was asked for
+	Manifest string      // digest of the manifest that the layers came from
+	Size     uint64      // bytes of the unpacked layers, shared ones included
+	Config   ispec.Image // what the builder configured
+	Passwd   []byte      // the image's /etc/passwd, at most store.MaxAccounts bytes
+	Group    []byte      // and /etc/group
+	Pinned   bool        // not to be garbage-collected
 }
 
 // Rootfs is what a container's root file system is made of.
@@ -118,14 +113,14 @@ func (s *Store) Wait() { s.disk.Wait() }
 
 func (s *Store) image(r *store.Record) *Image {
 	img := &Image{
-		ID:      r.ID.String(),
-		Tags:    r.TagNames(),
-		Digests: append([]string(nil), r.Digests...),
-		Size:    uint64(max(0, s.disk.Size(r))),
-		Passwd:  r.Passwd,
-		Group:   r.Group,
-		Pinned:  r.Pinned,
-		Target:  ispecPointer{Digest: digest.FromBytes(r.Manifest), Size: int64(len(r.Manifest))},
+		ID:       r.ID.String(),
+		Tags:     r.TagNames(),
+		Manifest: digest.FromBytes(r.Manifest).String(),
+		Digests:  append([]string(nil), r.Digests...),
+		Size:     uint64(max(0, s.disk.Size(r))),
+		Passwd:   r.Passwd,
+		Group:    r.Group,
+		Pinned:   r.Pinned,
 	}
 	// It was parsed before it was committed, and its digest was checked when the record was read.
 	if err := json.Unmarshal(r.Config, &img.Config); err != nil {

@@ -59,8 +59,8 @@ func TestPullByTagAndDigest(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("image (-want +got):\n%s", diff)
 	}
-	if img.Config.Config.User != "1:2" || img.Size < 1<<20 || img.Target.Digest != m.Digest {
-		t.Errorf("user %q, size %d, target %s", img.Config.Config.User, img.Size, img.Target.Digest)
+	if img.Config.Config.User != "1:2" || img.Size < 1<<20 || img.Manifest != m.Digest.String() {
+		t.Errorf("user %q, size %d, target %s", img.Config.Config.User, img.Size, img.Manifest)
 	}
 
 	// Again, by digest: no layer is fetched a second time, nothing is written but a name.

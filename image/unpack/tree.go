@@ -12,7 +12,8 @@ import (
 
 const (
 	maxSymlinks = 40  // as the kernel, path_resolution(7)
-	maxCached   = 256 // directory fds kept open
+	maxCached   = 256 // directory fds kept open between walks
+	maxSteps    = 768 // components of one walk, symlinks expanded: bounds the fds that one walk opens
 	maxDepth    = 512 // components of one name; the recursion of removeAll is bounded by it
 )
 
@@ -76,7 +77,10 @@ func (t *tree) dir(p string, create bool) (fd int, real string, err error) {
 		t.forget()
 	}
 	w := walk{tree: t, rest: strings.Split(p, "/"), create: create}
-	for len(w.rest) > 0 {
+	for steps := 0; len(w.rest) > 0; steps++ {
+		if steps == maxSteps {
+			return -1, "", unix.ELOOP
+		}
 		comp := w.rest[0]
 		w.rest = w.rest[1:]
 		if err := w.step(comp); err != nil {
