@@ -55,6 +55,9 @@ func TestPodReachesAndIsReached(t *testing.T) {
 	if err != nil || l.Attrs().Alias != "cri-mini:a@eth0" {
 		t.Errorf("host-side veth %v, %v: want alias cri-mini:a@eth0", l, err)
 	}
+	if state, err := os.ReadFile(filepath.Join(n.cfg.StateDir, "state.json")); !strings.Contains(string(state), `"sysctls":["net.ipv4.ip_forward"]`) {
+		t.Errorf("ip_forward was turned on, the state says %s, %v", state, err)
+	}
 	if s := n.Status(ctx); !s.Ready || s.Mode != ModeBuiltin || s.Message != "" {
 		t.Errorf("status %+v, want ready and silent", s)
 	}
@@ -137,6 +140,9 @@ func TestHostPort(t *testing.T) {
 	_, err := tryAttach(t, n, "c", PortMapping{ContainerPort: 1, HostPort: 8080})
 	if err == nil || !strings.Contains(err.Error(), "host port *:8080/tcp is held by pod a@eth0") {
 		t.Errorf("second pod with the port: %v, want an error that names the port and the holder", err)
+	}
+	if files, _ := filepath.Glob(filepath.Join(n.cfg.RunDir, "leases", "c@*")); len(files) > 0 {
+		t.Errorf("the refused pod has a lease: %v", files)
 	}
 	detach(t, n, a)
 	want(t, "after detach", ask(t, "", "tcp", "127.0.0.1:8080"), "")

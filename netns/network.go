@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -115,7 +116,7 @@ func New(_ context.Context, cfg Config) (*Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n.plugin, err = bridge.New(cfg.Bridge, leases, n.log); err != nil {
+	if n.plugin, err = bridge.New(bridge.Config{Bridge: cfg.Bridge, Leases: leases, Log: n.log, Changed: n.noteSysctl}); err != nil {
 		return nil, err
 	}
 	exec := &executor{builtin: n.plugin}
@@ -124,6 +125,23 @@ func New(_ context.Context, cfg Config) (*Network, error) {
 		ModeCNI:     libcni.NewCNIConfigWithCacheDir(cfg.BinDirs, cfg.StateDir, exec),
 	}
 	return n, nil
+}
+
+// noteSysctl records that a setting of the host was changed, so that whoever
+// uninstalls knows what to take back.
+func (n *Network) noteSysctl(name string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if slices.Contains(n.state.Sysctls, name) {
+		return
+	}
+	s := n.state
+	s.Sysctls = append(slices.Clone(s.Sysctls), name)
+	if err := s.save(n.cfg.StateDir); err != nil {
+		n.log.Warn("record changed sysctl", "obj", name, "err", err)
+		return
+	}
+	n.state = s
 }
 
 // Close lets go of sockets. Pods stay attached.

@@ -16,6 +16,8 @@ type state struct {
 	CNI bool `json:"cni,omitempty"`
 	// PodCIDRs is what SetPodCIDR was given last.
 	PodCIDRs []netip.Prefix `json:"podCIDRs,omitempty"`
+	// Sysctls are the host's settings that the built-in network has turned on.
+	Sysctls []string `json:"sysctls,omitempty"`
 }
 
 func loadState(dir string) (state, error) {

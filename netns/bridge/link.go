@@ -1,7 +1,6 @@
 package bridge
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -9,10 +8,8 @@ import (
 	"net"
 	"os"
 	"runtime"
-	"strings"
 	"time"
 
-	"github.com/containernetworking/cni/pkg/types"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -127,9 +124,7 @@ func awaitUp(h *netlink.Handle, name string, end time.Time) {
 // has no queueing discipline to share out, and by default the kernel makes, with
 // their sysfs objects, as many as there are processors.
 func (p *Plugin) createVeth(l ipam.Lease, ns *os.File) error {
-	p.mu.Lock()
-	master, mtu := p.index, p.mtu
-	p.mu.Unlock()
+	master, mtu := p.attrs()
 	req := p.request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
 	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	msg.Flags, msg.Change = unix.IFF_UP, unix.IFF_UP
@@ -230,182 +225,6 @@ func configure(pod *netlink.Handle, l ipam.Lease) error {
 		if err := pod.RouteReplace(r); err != nil {
 			return fmt.Errorf("add default route in pod %s: %w", l.Pod, err)
 		}
-	}
-	return nil
-}
-
-// healthy says what is missing of a pod's connection, nil if nothing is.
-func (p *Plugin) healthy(l ipam.Lease, ns *os.File) error {
-	host, err := p.host.LinkByName(LinkName(l.Owner))
-	if err != nil {
-		return fmt.Errorf("find veth %s of pod %s: %w", LinkName(l.Owner), l.Pod, err)
-	}
-	p.mu.Lock()
-	master := p.index
-	p.mu.Unlock()
-	if host.Attrs().MasterIndex != master || host.Attrs().Flags&net.FlagUp == 0 {
-		return fmt.Errorf("veth %s of pod %s is not up on bridge %s", LinkName(l.Owner), l.Pod, p.bridge)
-	}
-	pod, err := p.handleIn(ns)
-	if err != nil {
-		return err
-	}
-	defer pod.Close()
-	eth, err := pod.LinkByName(l.IfName)
-	if err != nil {
-		return fmt.Errorf("find %s in pod %s: %w", l.IfName, l.Pod, err)
-	}
-	if eth.Attrs().ParentIndex != host.Attrs().Index || eth.Attrs().Flags&net.FlagUp == 0 {
-		return fmt.Errorf("%s of pod %s is not up or not the peer of %s", l.IfName, l.Pod, host.Attrs().Name)
-	}
-	return addressed(pod, eth, l)
-}
-
-func addressed(pod *netlink.Handle, eth netlink.Link, l ipam.Lease) error {
-	have, err := pod.AddrList(eth, netlink.FAMILY_ALL)
-	if err != nil {
-		return fmt.Errorf("list addresses of pod %s: %w", l.Pod, err)
-	}
-	routes, err := pod.RouteList(eth, netlink.FAMILY_ALL)
-	if err != nil {
-		return fmt.Errorf("list routes of pod %s: %w", l.Pod, err)
-	}
-	for _, want := range l.Addrs {
-		found, routed := false, false
-		for _, a := range have {
-			found = found || a.IPNet.String() == ipNet(want).String()
-		}
-		for _, r := range routes {
-			routed = routed || r.Gw.Equal(ipam.Gateway(want).AsSlice())
-		}
-		if !found || !routed {
-			return fmt.Errorf("%s of pod %s lacks address %s or its default route", l.IfName, l.Pod, want)
-		}
-	}
-	return nil
-}
-
-func (p *Plugin) check(_ Conf, a Args) error {
-	ns, err := openNetns(a.Netns)
-	if err != nil {
-		return types.NewError(types.ErrInvalidNetNS, err.Error(), "")
-	}
-	defer ns.Close()
-	defer p.lock(a.owner())()
-	l, ok := p.leases.Get(a.owner())
-	if !ok {
-		return types.NewError(types.ErrUnknownContainer, fmt.Sprintf("pod %s has no lease", a.ContainerID), "")
-	}
-	return p.healthy(l, ns)
-}
-
-// deleteLink deletes one interface; its absence is no error. It costs 20 ms
-// under the RTNL lock: for repairs only.
-func (p *Plugin) deleteLink(name string) error {
-	l, err := p.host.LinkByName(name)
-	if errors.As(err, new(netlink.LinkNotFoundError)) {
-		return nil
-	}
-	if err == nil {
-		err = p.host.LinkDel(l)
-	}
-	if err != nil && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("delete interface %s: %w", name, err)
-	}
-	return nil
-}
-
-// WaitGone returns when the owner's host-side veth is gone, as it is a few
-// milliseconds after the last reference to the pod's network namespace. If limit
-// passes first (something else holds the namespace), it deletes the veth.
-func (p *Plugin) WaitGone(ctx context.Context, o ipam.Owner, limit time.Duration) error {
-	name := LinkName(o)
-	there := func() bool {
-		_, err := p.host.LinkByName(name)
-		return !errors.As(err, new(netlink.LinkNotFoundError))
-	}
-	if !there() {
-		return nil
-	}
-	news, done := make(chan netlink.LinkUpdate, 64), make(chan struct{})
-	defer close(done)
-	subscribed := netlink.LinkSubscribe(news, done) == nil
-	timeout := time.NewTimer(limit)
-	defer timeout.Stop()
-	// The tick is for what the subscription can miss: events before it, and those
-	// that overran its buffer.
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	if !subscribed {
-		news = nil
-	}
-	for there() {
-	wait:
-		for {
-			select {
-			case u, ok := <-news:
-				if !ok {
-					news = nil
-					break wait
-				}
-				if u.Header.Type == unix.RTM_DELLINK && u.Link.Attrs().Name == name {
-					return nil
-				}
-			case <-tick.C:
-				break wait
-			case <-timeout.C:
-				p.log.Warn("network namespace outlived its pod; deleting the veth", "pod", o.Pod, "obj", name)
-				return p.deleteLink(name)
-			case <-ctx.Done():
-				return fmt.Errorf("wait for interface %s to go: %w", name, ctx.Err())
-			}
-		}
-	}
-	return nil
-}
-
-// gc releases the network's leases whose owner is not in keep, and deletes, in
-// one message for all, the host-side veths that no lease claims.
-func (p *Plugin) gc(network string, keep map[ipam.Owner]bool) error {
-	var errs []error
-	for _, l := range p.leases.List() {
-		if l.Network == network && !keep[l.Owner] {
-			p.log.Info("release stale lease", "pod", l.Pod, "obj", l.Addrs)
-			errs = append(errs, p.del(Args{ContainerID: l.Pod, IfName: l.IfName}))
-		}
-	}
-	links, err := p.host.LinkList()
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return errors.Join(append(errs, fmt.Errorf("list interfaces: %w", err))...)
-	}
-	n := 0
-	for _, l := range links {
-		pod, ifName, ok := strings.Cut(strings.TrimPrefix(l.Attrs().Alias, aliasPrefix), "@")
-		if !ok || !strings.HasPrefix(l.Attrs().Alias, aliasPrefix) || l.Attrs().MasterIndex != p.index {
-			continue
-		}
-		o := ipam.Owner{Pod: pod, IfName: ifName}
-		if _, leased := p.leases.Get(o); leased || l.Attrs().Name != LinkName(o) {
-			continue
-		}
-		if err := p.host.LinkSetGroup(l, doomed); err != nil && !errors.Is(err, unix.ENODEV) {
-			errs = append(errs, fmt.Errorf("mark interface %s: %w", l.Attrs().Name, err))
-			continue
-		}
-		n++
-	}
-	if n > 0 {
-		errs = append(errs, p.deleteGroup())
-	}
-	return errors.Join(errs...)
-}
-
-func (p *Plugin) deleteGroup() error {
-	req := p.request(unix.RTM_DELLINK, unix.NLM_F_ACK)
-	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
-	req.AddData(nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(doomed)))
-	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("delete interface group %#x: %w", doomed, err)
 	}
 	return nil
 }

@@ -7,8 +7,8 @@
 // alias), so DEL works without the network namespace, after a restart, and any
 // number of times.
 //
-// Order of ADD: lease on disk, veth pair, address and route in the pod, host
-// ports. DEL is host ports, lease. The veth is not deleted: RTM_DELLINK of a
+// Order of ADD: lease on disk, host ports (which may be refused), veth pair,
+// address and route in the pod. DEL is host ports, lease. The veth is not deleted: RTM_DELLINK of a
 // bridge port holds the RTNL lock for about 20 ms, while a dropped network
 // namespace takes its end of the pair with it for free; WaitGone confirms that.
 package bridge
@@ -21,11 +21,9 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"strings"
 	"sync"
 
 	"github.com/containernetworking/cni/pkg/types"
-	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -73,6 +71,8 @@ type Plugin struct {
 	raw    *nl.SocketHandle // for messages of our own
 	hostNS *os.File         // to come back from a pod's namespace
 
+	changed func(sysctl string)
+
 	mu    sync.Mutex
 	up    map[netip.Prefix]bool // subnets the bridge serves
 	index int                   // of the bridge; 0 before the first ensure
@@ -85,9 +85,19 @@ type entry struct {
 	users int
 }
 
+// Config is what New needs.
+type Config struct {
+	Bridge string // interface name; also the nft table's
+	Leases *ipam.Store
+	Log    *slog.Logger
+	// Changed is told the name of each setting of the host, outside our own
+	// interfaces, that was changed for good.
+	Changed func(sysctl string)
+}
+
 // New opens the plugin. If there are leases, it restores at once what they need
 // (bridge, table, host ports); otherwise the first ADD makes it.
-func New(bridge string, leases *ipam.Store, log *slog.Logger) (*Plugin, error) {
+func New(c Config) (*Plugin, error) {
 	host, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
@@ -104,12 +114,12 @@ func New(bridge string, leases *ipam.Store, log *slog.Logger) (*Plugin, error) {
 		return nil, fmt.Errorf("open own network namespace: %w", err)
 	}
 	p := &Plugin{
-		bridge: bridge, leases: leases, table: nat.New(bridge), log: log,
+		bridge: c.Bridge, leases: c.Leases, table: nat.New(c.Bridge), log: c.Log, changed: c.Changed,
 		host: host, raw: &nl.SocketHandle{Socket: raw}, hostNS: hostNS,
 		up: map[netip.Prefix]bool{}, locks: map[ipam.Owner]*entry{},
 	}
 	if err := p.Restore(); err != nil {
-		log.Warn("restore pod network", "obj", bridge, "err", err)
+		c.Log.Warn("restore pod network", "obj", c.Bridge, "err", err)
 	}
 	return p, nil
 }
@@ -120,6 +130,13 @@ func (p *Plugin) Close() {
 	p.host.Close()
 	p.raw.Close()
 	p.hostNS.Close()
+}
+
+// attrs are the bridge's index and MTU; 0 before the first ensure.
+func (p *Plugin) attrs() (index, mtu int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.index, p.mtu
 }
 
 // lock serialises the calls for one interface; a retried ADD waits for the first.
@@ -234,6 +251,14 @@ func (p *Plugin) add(c Conf, a Args) ([]byte, error) {
 	if err := p.ensure(subnets(lease), c.MTU, false); err != nil {
 		return nil, err
 	}
+	if err := p.expose(lease); err != nil {
+		if errors.As(err, new(*nat.ConflictError)) && !had {
+			// Not ours to keep until DEL: after a restart two leases would claim
+			// the port, and the wrong one might get it.
+			err = errors.Join(err, p.leases.Release(a.owner()))
+		}
+		return nil, err
+	}
 	if err := p.link(lease, ns, had); err != nil {
 		// The bridge may have been deleted behind our back: make it again, once.
 		if err2 := p.ensure(subnets(lease), c.MTU, true); err2 != nil {
@@ -242,9 +267,6 @@ func (p *Plugin) add(c Conf, a Args) ([]byte, error) {
 		if err = p.link(lease, ns, true); err != nil {
 			return nil, err
 		}
-	}
-	if err := p.expose(lease); err != nil {
-		return nil, err
 	}
 	return p.result(c, lease, a.Netns)
 }
@@ -274,79 +296,4 @@ func (p *Plugin) del(a Args) error {
 		dropFlows(lease, p.log)
 	}
 	return p.leases.Release(a.owner())
-}
-
-func (p *Plugin) result(c Conf, l ipam.Lease, netns string) ([]byte, error) {
-	host, pod := 1, 2
-	r := &types100.Result{
-		CNIVersion: c.CNIVersion,
-		Interfaces: []*types100.Interface{
-			{Name: p.bridge, Mac: Mac.String()},
-			{Name: LinkName(l.Owner)},
-			{Name: l.IfName, Mac: podMAC(l).String(), Sandbox: netns},
-		},
-		DNS: c.DNS,
-	}
-	r.Interfaces[host].Mtu, r.Interfaces[pod].Mtu = p.mtu, p.mtu
-	for _, addr := range l.Addrs {
-		r.IPs = append(r.IPs, &types100.IPConfig{Interface: &pod, Address: *ipNet(addr), Gateway: ipam.Gateway(addr).AsSlice()})
-		r.Routes = append(r.Routes, &types.Route{Dst: *ipNet(defaultRoute(addr)), GW: ipam.Gateway(addr).AsSlice()})
-	}
-	v, err := r.GetAsVersion(c.CNIVersion)
-	if err != nil {
-		return nil, types.NewError(types.ErrIncompatibleCNIVersion, err.Error(), "")
-	}
-	return json.Marshal(v)
-}
-
-// subnets are the pod CIDRs that a lease came from.
-func subnets(l ipam.Lease) []netip.Prefix {
-	out := make([]netip.Prefix, len(l.Addrs))
-	for i, a := range l.Addrs {
-		out[i] = a.Masked()
-	}
-	return out
-}
-
-func mappings(l ipam.Lease) []nat.Mapping {
-	var out []nat.Mapping
-	for _, port := range l.Ports {
-		for _, a := range l.Addrs {
-			if port.HostIP.IsValid() && port.HostIP.Is4() != a.Addr().Is4() {
-				continue
-			}
-			out = append(out, nat.Mapping{
-				Protocol: port.Protocol, HostIP: port.HostIP, HostPort: port.HostPort,
-				Pod: a.Addr(), PodPort: port.PodPort,
-			})
-		}
-	}
-	return out
-}
-
-func parsePorts(in []PortMapping) ([]ipam.Port, error) {
-	var out []ipam.Port
-	for i, m := range in {
-		if m.HostPort == 0 {
-			continue
-		}
-		port := ipam.Port{Protocol: strings.ToLower(m.Protocol), HostPort: uint16(m.HostPort), PodPort: uint16(m.ContainerPort)}
-		if m.HostPort < 0 || m.HostPort > 65535 || m.ContainerPort < 1 || m.ContainerPort > 65535 {
-			return nil, fmt.Errorf("portMappings[%d]: %d:%d is out of range", i, m.HostPort, m.ContainerPort)
-		}
-		if m.HostIP != "" {
-			ip, err := netip.ParseAddr(m.HostIP)
-			if err != nil {
-				return nil, fmt.Errorf("portMappings[%d].hostIP: %w", i, err)
-			}
-			if ip = ip.Unmap(); !ip.IsUnspecified() {
-				port.HostIP = ip
-			}
-		}
-		if port.HostIP.Is6() {
-			return nil, fmt.Errorf("portMappings[%d].hostIP: %s: the built-in network is IPv4 only", i, port.HostIP)
-		}
-		out = append(out, port)
-	}
-	return out, nil
 }

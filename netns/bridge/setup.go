@@ -208,6 +208,7 @@ func (p *Plugin) forwarding() error {
 	if err := setSysctl(key, "1"); err != nil {
 		return fmt.Errorf("pods cannot reach other networks: %w; run sysctl -w net.ipv4.ip_forward=1", err)
 	}
+	p.changed("net.ipv4.ip_forward")
 	p.log.Info("turned net.ipv4.ip_forward on for the pod network", "obj", p.bridge)
 	return nil
 }
