@@ -60,9 +60,11 @@ func (s *Store) choose(ctx context.Context, src fetcher, desc ispec.Descriptor) 
 		if depth == maxNesting {
 			return nil, fmt.Errorf("manifest %s: %w: more than %d indexes within each other", desc.Digest, ErrCorrupt, maxNesting)
 		}
-		if desc, err = s.pick(doc.index.Manifests); err != nil {
+		best, err := s.pick(doc.index.Manifests)
+		if err != nil {
 			return nil, fmt.Errorf("index %s: %w", desc.Digest, err)
 		}
+		desc = best
 	}
 	return t, s.readConfig(ctx, src, t)
 }

@@ -169,7 +169,7 @@ func TestWrongPlatform(t *testing.T) {
 	reg.manifest(ispec.MediaTypeImageIndex, "multi:1", index(ispec.MediaTypeImageIndex, on(m, arm64), on(m, ispec.Platform{OS: "linux", Architecture: "s390x"}), on(m, unknown)))
 	for name, offered := range map[string]string{"single:1": "linux/arm64", "multi:1": "linux/arm64, linux/s390x"} {
 		_, err := s.Pull(t.Context(), PullRequest{Ref: reg.host() + "/" + name})
-		if !errors.Is(err, ErrPlatform) || !strings.Contains(err.Error(), "wanted linux/amd64, offered "+offered) {
+		if !errors.Is(err, ErrPlatform) || !strings.Contains(err.Error(), "wanted linux/amd64, offered "+offered) || !strings.Contains(err.Error(), " sha256:") {
 			t.Errorf("%s: error = %v", name, err)
 		}
 	}
