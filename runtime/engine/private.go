@@ -59,6 +59,11 @@ func enterPrivate(runDir, pin string) error {
 		return fmt.Errorf("open own mount namespace: %w", err)
 	}
 	defer unix.Close(host)
+	return onSomeCPU(func() error { return makePrivate(runDir, pin, host) })
+}
+
+// makePrivate makes the namespace, pins it in the host's, and enters it.
+func makePrivate(runDir, pin string, host int) error {
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("unshare mount namespace: %w", err)
 	}
@@ -78,6 +83,34 @@ func enterPrivate(runDir, pin string) error {
 		return err
 	}
 	return unix.Setns(own, unix.CLONE_NEWNS)
+}
+
+// onSomeCPU runs f, which makes and pins a mount namespace, again on each CPU while the kernel says EINVAL. Which of
+// two mount namespaces is older is told by their ids, and since Linux 6.18 each CPU gives ids out of a batch of its
+// own (kernel/nstree.c): where the daemon's own namespace is not the first one of the machine, a newer one may have the
+// smaller id. On the CPU that has made ours it has not. The caller's thread is locked.
+func onSomeCPU(f func() error) error {
+	err := f()
+	if !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	var all, one unix.CPUSet
+	if e := unix.SchedGetaffinity(0, &all); e != nil {
+		return errors.Join(err, e)
+	}
+	defer func() { _ = unix.SchedSetaffinity(0, &all) }()
+	for cpu, left := 0, all.Count(); left > 0 && errors.Is(err, unix.EINVAL); cpu++ {
+		if !all.IsSet(cpu) {
+			continue
+		}
+		left--
+		one.Zero()
+		one.Set(cpu)
+		if unix.SchedSetaffinity(0, &one) == nil {
+			err = f()
+		}
+	}
+	return err
 }
 
 // makePrivateRoot replaces the copied mount tree by a small tmpfs with the run directory and /proc.
