@@ -2,7 +2,9 @@ package netns
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -57,4 +59,19 @@ func BenchmarkBuiltin(b *testing.B) {
 			b.ReportMetric(median(goneTime), "gone-p50-µs")
 		})
 	}
+}
+
+// BenchmarkBuiltinParallel is ten callers at once, each with pods of its own;
+// the time is that of one pod's whole life.
+func BenchmarkBuiltinParallel(b *testing.B) {
+	n := network(b, host(b), nil)
+	attach(b, n, "first")
+	var next atomic.Int64
+	b.SetParallelism(10 / min(10, runtime.GOMAXPROCS(0)))
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			p := attach(b, n, fmt.Sprint("p", next.Add(1)))
+			detach(b, n, p)
+		}
+	})
 }
