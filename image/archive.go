@@ -67,7 +67,13 @@ func (s *Store) spool(ctx context.Context, r io.Reader) (archive, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := io.Copy(f, contextReader{ctx, r}); err != nil {
+	read := readerFunc(func(p []byte) (int, error) {
+		if ctx.Err() != nil {
+			return 0, context.Cause(ctx)
+		}
+		return r.Read(p)
+	})
+	if _, err := io.Copy(f, read); err != nil {
 		return nil, errors.Join(fmt.Errorf("read archive: %w", err), f.Close())
 	}
 	return newTarArchive(f)
@@ -94,17 +100,9 @@ func decompressArchive(r io.Reader) (raw io.Reader, compressed bool, err error) 
 	return in, false, nil
 }
 
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
-}
+type readerFunc func([]byte) (int, error)
 
-func (c contextReader) Read(p []byte) (int, error) {
-	if c.ctx.Err() != nil {
-		return 0, context.Cause(c.ctx)
-	}
-	return c.r.Read(p)
-}
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 type dirArchive struct{ root *os.Root }
 

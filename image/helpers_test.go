@@ -17,13 +17,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cri-mini/cri-mini/image/registry"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
+
+	"github.com/cri-mini/cri-mini/image/registry"
 )
 
 // fakeRegistry speaks enough of /v2/ for a pull and misbehaves on request. The well-behaved cases run against a real

@@ -9,12 +9,13 @@ import (
 	"runtime"
 
 	"github.com/containerd/platforms"
+	"github.com/opencontainers/go-digest"
+	ispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/cri-mini/cri-mini/image/join"
 	"github.com/cri-mini/cri-mini/image/registry"
 	"github.com/cri-mini/cri-mini/image/store"
 	"github.com/cri-mini/cri-mini/image/unpack"
-	"github.com/opencontainers/go-digest"
-	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Sentinels for errors.Is.

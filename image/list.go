@@ -7,10 +7,11 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/cri-mini/cri-mini/image/registry"
-	"github.com/cri-mini/cri-mini/image/store"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/cri-mini/cri-mini/image/registry"
+	"github.com/cri-mini/cri-mini/image/store"
 )
 
 // List returns all images, in order of id.

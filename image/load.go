@@ -10,10 +10,11 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/cri-mini/cri-mini/image/registry"
-	"github.com/cri-mini/cri-mini/image/store"
 	"github.com/distribution/reference"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cri-mini/cri-mini/image/registry"
+	"github.com/cri-mini/cri-mini/image/store"
 )
 
 // containerdName is the annotation that containerd and Docker give the full name in.

@@ -250,7 +250,7 @@ func readBlob(ctx context.Context, src fetcher, desc ispec.Descriptor) ([]byte, 
 		return nil, err
 	}
 	data, err := io.ReadAll(io.LimitReader(rc, maxManifest+1))
-	if err == io.ErrUnexpectedEOF { // the source has no more: told below
+	if err == io.ErrUnexpectedEOF { //nolint:errorlint // itself: the source has no more, told below; wrapped it is a broken connection
 		err = nil
 	}
 	if err = errors.Join(err, rc.Close()); err != nil {

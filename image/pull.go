@@ -7,13 +7,14 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/cri-mini/cri-mini/image/registry"
-	"github.com/cri-mini/cri-mini/image/store"
-	"github.com/cri-mini/cri-mini/image/unpack"
 	"github.com/distribution/reference"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/cri-mini/cri-mini/image/registry"
+	"github.com/cri-mini/cri-mini/image/store"
+	"github.com/cri-mini/cri-mini/image/unpack"
 )
 
 // PullRequest names an image as a user does, and may carry credentials.

@@ -45,7 +45,9 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		defer cancel(nil)
 		return nil, cause(ctx, err)
 	}
-	resp.Body = &body{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, timer: timer, limit: t.limit}
+	// The request's context, not the caller's, carries the stall as its cause.
+	explain := func(err error) error { return cause(ctx, err) }
+	resp.Body = &body{ReadCloser: resp.Body, explain: explain, cancel: cancel, timer: timer, limit: t.limit}
 	return resp, nil
 }
 
@@ -58,10 +60,10 @@ func (t *transport) CloseIdleConnections() {
 
 type body struct {
 	io.ReadCloser
-	ctx    context.Context // the request's, not the caller's: it carries the stall as its cause
-	cancel context.CancelCauseFunc
-	timer  *time.Timer
-	limit  time.Duration
+	explain func(error) error
+	cancel  context.CancelCauseFunc
+	timer   *time.Timer
+	limit   time.Duration
 }
 
 func (b *body) Read(p []byte) (int, error) {
@@ -69,7 +71,7 @@ func (b *body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.timer.Stop()
 	if err != nil && !errors.Is(err, io.EOF) {
-		err = cause(b.ctx, err)
+		err = b.explain(err)
 	}
 	return n, err
 }

@@ -15,10 +15,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cri-mini/cri-mini/image/unpack"
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
+
+	"github.com/cri-mini/cri-mini/image/unpack"
 )
 
 const (

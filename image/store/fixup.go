@@ -9,9 +9,10 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/cri-mini/cri-mini/image/unpack"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
+
+	"github.com/cri-mini/cri-mini/image/unpack"
 )
 
 // fixup is the plan of a thin layer on top of an image's layers, which settles what unpacking them without their
@@ -19,9 +20,11 @@ import (
 //
 //   - a directory that a layer implied shows with the attributes of the layer below that describes it;
 //   - a hard link to a file of a layer below becomes one: a further link(2) to that layer's inode. No content is
-//     copied, and both names have one inode number in the container;
+//     copied, and both names have one inode number in the container. The price: st_nlink counts the name in other
+//     images that share the layer, too (overlayfs does not promise an exact count in any case);
 //   - where a layer implied a directory and the layers below have a symlink there (/lib → usr/lib), the symlink shows
-//     and what the layer put into the directory shows where the symlink leads.
+//     and what the layer put into the directory shows where the symlink leads. An opaque directory within loses its
+//     opacity on the way.
 type fixup struct {
 	st    stack
 	dirs  map[string]*hit // to show with the attributes of hit; nil for the default ones

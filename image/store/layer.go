@@ -12,8 +12,9 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/cri-mini/cri-mini/image/unpack"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/cri-mini/cri-mini/image/unpack"
 )
 
 // layer is a finished directory below l/.

@@ -7,8 +7,9 @@ import (
 	"path"
 	"strings"
 
-	"github.com/cri-mini/cri-mini/image/unpack"
 	"golang.org/x/sys/unix"
+
+	"github.com/cri-mini/cri-mini/image/unpack"
 )
 
 // maker writes a fix-up layer. Everything in it was made by it, so that a path without symlinks is enough to stay in.

@@ -10,9 +10,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cri-mini/cri-mini/image/join"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
+
+	"github.com/cri-mini/cri-mini/image/join"
 )
 
 // keepUnused is how long Open leaves layers alone that no image names: an interrupted pull may be tried again.

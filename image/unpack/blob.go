@@ -148,7 +148,8 @@ func (s *source) Read(p []byte) (int, error) {
 		s.hash.Write(p[:n])
 	}
 	if err != nil {
-		if s.eof = err == io.EOF || err == io.ErrUnexpectedEOF; !s.eof {
+		s.eof = err == io.EOF || err == io.ErrUnexpectedEOF //nolint:errorlint // themselves: wrapped they are a broken connection
+		if !s.eof {
 			s.err = err
 		}
 	}

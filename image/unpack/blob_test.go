@@ -120,7 +120,7 @@ func TestApplyNamesTheBadBlob(t *testing.T) {
 			if !errors.Is(err, tt.is) || !strings.Contains(err.Error(), tt.reason) || !strings.Contains(err.Error(), b.Digest.String()) {
 				t.Errorf("error = %v; want %v, %q and the digest", err, tt.is, tt.reason)
 			}
-			if tt.is == ioErr && errors.Is(err, ErrCorrupt) {
+			if errors.Is(tt.is, ioErr) && errors.Is(err, ErrCorrupt) {
 				t.Error("a read error was called corruption")
 			}
 		})
