@@ -28,6 +28,10 @@ const (
 
 const label = "cri-mini-bench"
 
+// patience is for one pod's way up, or down, or one exec: a runtime that hangs is
+// an error and not a slow one.
+const patience = 30 * time.Second
+
 // client is a connection to a runtime and the choices that all pods share.
 type client struct {
 	options
@@ -157,6 +161,8 @@ func timed(r *result, name string, f func() error) error {
 
 // up makes a pod with a running container.
 func (c *client) up(ctx context.Context, r *result, n int) (*pod, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	p := &pod{config: c.podConfig(n)}
 	p.log = filepath.Join(p.config.LogDirectory, "main.log")
 	if err := os.MkdirAll(p.config.LogDirectory, 0o755); err != nil {
@@ -210,6 +216,8 @@ func waitForLog(ctx context.Context, path string) error {
 
 // down takes a pod away, container first if it is known.
 func (c *client) down(ctx context.Context, r *result, p *pod) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	steps := []struct {
 		name string
 		f    func() error
@@ -243,6 +251,8 @@ func (c *client) down(ctx context.Context, r *result, p *pod) error {
 }
 
 func (c *client) exec(ctx context.Context, r *result, p *pod) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	return timed(r, callExec, func() error {
 		resp, err := c.runtime.ExecSync(ctx, &criapi.ExecSyncRequest{ContainerId: p.container, Cmd: []string{"true"}, Timeout: 10})
 		if err == nil && resp.ExitCode != 0 {
