@@ -128,7 +128,32 @@ func (m *Manager) detach(ctx context.Context, p *Pod, o plan.Object) error {
 			return fmt.Errorf("decode network attachment of pod %s: %w", p.ID, err)
 		}
 	}
-	return m.cfg.Network.Detach(ctx, att)
+	if err := m.cfg.Network.Detach(ctx, att); err != nil {
+		return err
+	}
+	// The host's end goes when the namespace does, tens of milliseconds later. Its address rests meanwhile, so that
+	// nothing collides with it and nobody need wait.
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), undoLimit)
+		defer cancel()
+		if err := m.cfg.Network.WaitGone(ctx, att); err != nil {
+			m.log.Warn("wait for the pod's interface to go", "pod", p.ID, "err", err)
+		}
+	}()
+	return nil
+}
+
+// Attachments are the network attachments of all pods.
+func (m *Manager) Attachments() []*netns.Attachment {
+	var out []*netns.Attachment
+	for _, p := range m.allPods() {
+		p.mu.Lock()
+		if p.att != nil && p.state != podStopped {
+			out = append(out, p.att)
+		}
+		p.mu.Unlock()
+	}
+	return out
 }
 
 // releaseOld gives back what a pod of an earlier boot still has: its lease, perhaps a plugin's state.

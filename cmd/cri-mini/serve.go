@@ -88,7 +88,7 @@ func start(ctx context.Context, c config, log *slog.Logger) (*daemon, error) {
 		return nil, err
 	}
 	if d.network, err = netns.New(ctx, netns.Config{
-		Mode: c.Network.Mode, ConfDir: c.Network.ConfDir, BinDirs: c.Network.BinDirs, StateDir: filepath.Join(c.StateDir, "network"), PodCIDR: c.Network.PodCIDR, Bridge: c.Network.Bridge, Logger: log,
+		Mode: c.Network.Mode, ConfDir: c.Network.ConfDir, BinDirs: c.Network.BinDirs, StateDir: filepath.Join(c.StateDir, "network"), RunDir: filepath.Join(c.RunDir, "network"), PodCIDR: c.Network.PodCIDR, Bridge: c.Network.Bridge, Logger: log,
 	}); err != nil {
 		return nil, err
 	}
@@ -111,6 +111,9 @@ func start(ctx context.Context, c config, log *slog.Logger) (*daemon, error) {
 	}
 	if err := d.images.Settle(); err != nil {
 		log.Warn("settle image store", "err", err)
+	}
+	if err := d.network.GC(ctx, d.pods.Attachments()); err != nil {
+		log.Warn("give back what no pod has of the network", "err", err)
 	}
 	return d, nil
 }
@@ -151,6 +154,9 @@ func (d *daemon) close() error {
 		errs = append(errs, d.engine.Dissolve())
 	}
 	d.engine.Close()
+	if empty {
+		errs = append(errs, d.network.Remove())
+	}
 	d.network.Close()
 	errs = append(errs, d.images.Close())
 	if empty && d.mounted {
