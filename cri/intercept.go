@@ -12,9 +12,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/cri-mini/cri-mini/image"
-	"github.com/cri-mini/cri-mini/oci"
-	"github.com/cri-mini/cri-mini/runtime/engine"
-	"github.com/cri-mini/cri-mini/runtime/journal"
 	"github.com/cri-mini/cri-mini/sandbox"
 )
 
@@ -52,18 +49,17 @@ func ids(req any) []any {
 
 // code is the one place where errors become gRPC codes.
 func code(err error) codes.Code {
-	var bad *oci.InvalidError
 	for _, c := range []struct {
 		is   bool
 		code codes.Code
 	}{
 		{status.Code(err) != codes.Unknown, status.Code(err)},
-		{errors.As(err, &bad) || errors.Is(err, sandbox.ErrInvalid) || errors.Is(err, image.ErrInvalidReference), codes.InvalidArgument},
+		{errors.Is(err, sandbox.ErrInvalid) || errors.Is(err, image.ErrInvalidReference), codes.InvalidArgument},
 		{errors.Is(err, sandbox.ErrNotFound) || errors.Is(err, image.ErrNotFound), codes.NotFound},
-		{errors.Is(err, sandbox.ErrState) || errors.Is(err, engine.ErrGone) || errors.Is(err, image.ErrPlatform), codes.FailedPrecondition},
+		{errors.Is(err, sandbox.ErrState) || errors.Is(err, sandbox.ErrGone) || errors.Is(err, image.ErrPlatform) || errors.Is(err, image.ErrUnsupported), codes.FailedPrecondition},
 		{errors.Is(err, sandbox.ErrTimeout) || errors.Is(err, context.DeadlineExceeded), codes.DeadlineExceeded},
 		{errors.Is(err, context.Canceled), codes.Canceled},
-		{errors.Is(err, journal.ErrFull), codes.ResourceExhausted},
+		{errors.Is(err, sandbox.ErrFull), codes.ResourceExhausted},
 		{errors.Is(err, image.ErrUnauthorized), codes.Unauthenticated},
 		{errors.Is(err, image.ErrUnavailable), codes.Unavailable},
 		{errors.Is(err, image.ErrCorrupt), codes.DataLoss},

@@ -50,7 +50,7 @@ func (m *Manager) existing(p *Pod, config *criapi.ContainerConfig) *Container {
 func (m *Manager) create(ctx context.Context, p *Pod, config *criapi.ContainerConfig, podConfig *criapi.PodSandboxConfig) (id string, err error) {
 	c := &Container{ID: newID(), Config: config, pod: p, state: ctrCreating, created: time.Now(), ended: make(chan struct{})}
 	if c.Log, err = oci.LogPath(p.Config, config); err != nil {
-		return "", errors.Join(err, ErrInvalid)
+		return "", invalid(err)
 	}
 	img, ok := m.cfg.Images.Resolve(config.GetImage().GetImage())
 	if !ok {

@@ -3,7 +3,6 @@ package sandbox
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -36,7 +35,7 @@ type ExecResult struct {
 func (m *Manager) ExecSync(ctx context.Context, id string, cmd []string, timeout int64) (ExecResult, error) {
 	in := oci.ExecInput{Cmd: cmd}
 	if err := in.Check(); err != nil {
-		return ExecResult{}, errors.Join(err, ErrInvalid)
+		return ExecResult{}, invalid(err)
 	}
 	if timeout < 0 {
 		return ExecResult{}, fmt.Errorf("timeout: %d is negative: %w", timeout, ErrInvalid)

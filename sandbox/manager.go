@@ -30,7 +30,17 @@ var (
 	ErrInvalid  = errors.New("invalid argument")
 	ErrState    = errors.New("wrong state")
 	ErrTimeout  = errors.New("deadline exceeded")
+	ErrGone     = engine.ErrGone  // the process has ended meanwhile
+	ErrFull     = journal.ErrFull // no space for the journal: no new pods, but Stop and Remove work
 )
+
+// invalidError is an error of oci, whose words say all, as an ErrInvalid.
+type invalidError struct{ error }
+
+func (e invalidError) Is(target error) bool { return target == ErrInvalid }
+func (e invalidError) Unwrap() error        { return e.error }
+
+func invalid(err error) error { return invalidError{err} }
 
 // Image is what a container needs to know of its image.
 type Image struct {

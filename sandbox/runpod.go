@@ -57,7 +57,7 @@ func (m *Manager) runPod(ctx context.Context, config *criapi.PodSandboxConfig, h
 	p.dir = podDir(m.cfg.RunDir, p.ID)
 	in := oci.PodInput{ID: p.ID, Config: config, RunDir: m.cfg.RunDir, Facts: m.cfg.Facts}
 	if p.spec, err = oci.Pod(in); err != nil {
-		return "", errors.Join(err, ErrInvalid)
+		return "", invalid(err)
 	}
 	pl, err := compile.Pod(p.spec, m.options(p.ID))
 	if err != nil {

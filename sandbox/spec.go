@@ -43,7 +43,7 @@ func (m *Manager) makeSpec(c *Container, img Image, podConfig *criapi.PodSandbox
 	}
 	spec, err := oci.Container(in)
 	if err != nil {
-		return nil, errors.Join(err, ErrInvalid)
+		return nil, invalid(err)
 	}
 	return spec, checkSources(c.Config)
 }
@@ -126,7 +126,7 @@ func nodeDevices(config *criapi.ContainerConfig) ([]oci.NodeDevice, error) {
 func readProfile(config *criapi.ContainerConfig) ([]byte, error) {
 	path, err := oci.SeccompPath(config)
 	if err != nil {
-		return nil, errors.Join(err, ErrInvalid)
+		return nil, invalid(err)
 	}
 	if path == "" {
 		return nil, nil

@@ -34,7 +34,7 @@ func (m *Manager) UpdateContainer(_ context.Context, id string, r *criapi.LinuxC
 	}
 	res, err := oci.Resources(merged, m.cfg.Facts)
 	if err != nil {
-		return errors.Join(err, ErrInvalid)
+		return invalid(err)
 	}
 	if c.state == ctrRunning {
 		if err := m.cfg.Cgroups.Update(c.cgroup(), res); err != nil {
