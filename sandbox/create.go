@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -103,25 +104,47 @@ func (m *Manager) build(p *Pod, c *Container) error {
 	return c.setState(ctrCreated)
 }
 
-// makeLayer makes the upper and work directories, owned by the root of the container's user namespace.
+// makeLayer makes the upper and work directories. The upper one becomes the container's /: it gets the mode and owner
+// that the image gives its root, as the container's user namespace maps them.
 func (m *Manager) makeLayer(c *Container) error {
-	uid, gid := 0, 0
-	if l := c.spec.Linux; l != nil && len(l.UIDMappings) > 0 && len(l.GIDMappings) > 0 {
-		uid, gid = int(l.UIDMappings[0].HostID), int(l.GIDMappings[0].HostID)
+	lower, err := m.cfg.Images.Lend(c.Image.ID, c.ID)
+	if err != nil {
+		return err
+	}
+	mode, uid, gid := uint32(0o755), uint32(0), uint32(0)
+	if len(lower) > 0 {
+		var st unix.Stat_t
+		if err := unix.Stat(lower[0], &st); err != nil {
+			return fmt.Errorf("make writable layer: stat layer: %w", err)
+		}
+		mode, uid, gid = st.Mode&0o7777, st.Uid, st.Gid
+	}
+	if l := c.spec.Linux; l != nil {
+		uid, gid = mapped(uid, l.UIDMappings), mapped(gid, l.GIDMappings)
 	}
 	for _, name := range []string{"upper", "work"} {
 		dir := filepath.Join(m.layer(c.ID), name)
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fmt.Errorf("make writable layer: %w", err)
 		}
-		if err := os.Chmod(dir, 0o755); err != nil {
+		if err := os.Chown(dir, int(uid), int(gid)); err != nil {
 			return fmt.Errorf("make writable layer: %w", err)
 		}
-		if err := os.Chown(dir, uid, gid); err != nil {
-			return fmt.Errorf("make writable layer: %w", err)
+		if err := unix.Chmod(dir, mode); err != nil { // after chown, which clears setgid
+			return fmt.Errorf("make writable layer: set mode: %w", err)
 		}
 	}
 	return nil
+}
+
+// mapped gives the host's id for one of the container's.
+func mapped(id uint32, mappings []specs.LinuxIDMapping) uint32 {
+	for _, e := range mappings {
+		if id >= e.ContainerID && id-e.ContainerID < e.Size {
+			return e.HostID + id - e.ContainerID
+		}
+	}
+	return id
 }
 
 // plan compiles the container's start.
