@@ -157,8 +157,10 @@ func (r *run) clone(ctx context.Context, op *plan.Op) error {
 	if r.fds[plan.SlotPlan], err = memfd("plan", encoded); err != nil {
 		return err
 	}
-	if r.page, err = linux.NewSharedPage("progress"); err != nil {
-		return err
+	if r.page == nil { // a Command brings one that outlives this process
+		if r.page, err = linux.NewSharedPage("progress"); err != nil {
+			return err
+		}
 	}
 	if r.fds[plan.SlotProgress], err = unix.FcntlInt(r.page.File().Fd(), unix.F_DUPFD_CLOEXEC, 0); err != nil {
 		return fmt.Errorf("share progress page: %w", err)

@@ -20,14 +20,38 @@ type OpError struct {
 	Err     error // a syscall.Errno where the kernel gave one
 	// Killed is set when init ended at the op without an errno: something killed it.
 	Killed bool
+	// OOM is set when it was the kernel that killed init, for memory: the limit is too small for the start.
+	OOM bool
 }
 
 func (e *OpError) Error() string {
-	if e.Killed {
+	switch {
+	case e.OOM:
+		return fmt.Sprintf("op %d %s: init was killed: out of memory: the memory limit is too small for a start", e.Index, e.Summary)
+	case e.Killed:
 		return fmt.Sprintf("op %d %s: init was killed", e.Index, e.Summary)
+	case e.Kind == plan.Exec && e.Errno() == syscall.ENOEXEC:
+		return fmt.Sprintf("op %d %s: %v: a program for another architecture, or a script without a #! line", e.Index, e.Summary, e.Err)
 	}
 	return fmt.Sprintf("op %d %s: %v", e.Index, e.Summary, e.Err)
 }
+
+// explainHook words the failure of a hook that init ran. Its errno says which kind of failure it was: ECHILD, and
+// status is the hook's wait status, or ETIME, or that of its exec.
+func (e *OpError) explainHook(status uint32) {
+	st := syscall.WaitStatus(status)
+	switch errno := e.Errno(); {
+	case e.Kind != plan.Hook:
+	case errno == syscall.ETIME:
+		e.Err = fmt.Errorf("no end within its timeout: %w", errno)
+	case errno == syscall.ECHILD && st.Signaled():
+		e.Err = fmt.Errorf("killed by signal %d: %w", int(st.Signal()), errHookFailed)
+	case errno == syscall.ECHILD:
+		e.Err = fmt.Errorf("exit status %d: %w", st.ExitStatus(), errHookFailed)
+	}
+}
+
+var errHookFailed = errors.New("the hook failed")
 
 // Unwrap gives the errno.
 func (e *OpError) Unwrap() error { return e.Err }

@@ -1,0 +1,211 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cri-mini/cri-mini/runtime/compile"
+	"github.com/cri-mini/cri-mini/runtime/engine"
+	"github.com/cri-mini/cri-mini/runtime/plan"
+)
+
+// making are the options of create and run.
+type making struct {
+	bundle        string
+	consoleSocket string
+	pidFile       string
+	noPivot       bool
+	noNewKeyring  bool
+	preserveFDs   uint
+	detach        bool
+	keep          bool
+	noSubreaper   bool
+}
+
+func (m *making) define(fs *flag.FlagSet) {
+	both(fs.StringVar, &m.bundle, "bundle", "b")
+	fs.StringVar(&m.consoleSocket, "console-socket", "", "")
+	fs.StringVar(&m.pidFile, "pid-file", "", "")
+	fs.BoolVar(&m.noPivot, "no-pivot", false, "")
+	fs.BoolVar(&m.noNewKeyring, "no-new-keyring", false, "")
+	fs.UintVar(&m.preserveFDs, "preserve-fds", 0, "")
+}
+
+// request compiles the bundle.
+func (m *making) request(a *app, id, gate string) (engine.CommandRequest, error) {
+	b, err := openBundle(m.bundle)
+	if err != nil {
+		return engine.CommandRequest{}, err
+	}
+	req := engine.CommandRequest{ID: id, Bundle: b.dir, Spec: b.spec, Config: b.text, PreserveFDs: int(m.preserveFDs)}
+	if p := b.spec.Process; p != nil {
+		if err := checkConsole(p.Terminal, m.detach, m.consoleSocket); err != nil {
+			return req, err
+		}
+		if p.Terminal && !m.detach {
+			setConsoleSize(p)
+		}
+	}
+	req.Plan, err = m.plan(a, b, id, gate)
+	return req, err
+}
+
+func (m *making) plan(a *app, b *bundle, id, gate string) (*plan.Plan, error) {
+	var err error
+	o := a.options(id, b.dir)
+	o.Gate, o.NoPivot, o.NoNewKeyring, o.PreserveFDs = gate, m.noPivot, m.noNewKeyring, m.preserveFDs
+	if o.ConsoleSocket, err = absolute(m.consoleSocket); err != nil {
+		return nil, err
+	}
+	allowDefaults(b.spec)
+	p, err := compile.Container(b.spec, o)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", filepath.Join(b.dir, "config.json"), err)
+	}
+	return p, nil
+}
+
+// checkConsole wants somebody to hold the terminal's master: us in the foreground, else who listens at the socket.
+func checkConsole(terminal, detach bool, socket string) error {
+	switch {
+	case terminal && detach && socket == "":
+		return errors.New("process.terminal: a detached container needs --console-socket for its terminal")
+	case socket != "" && (!terminal || !detach):
+		return errors.New("--console-socket: only for a detached container with process.terminal")
+	}
+	return nil
+}
+
+func absolute(path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	return filepath.Abs(path)
+}
+
+func create(ctx context.Context, a *app, args []string) error {
+	m := making{detach: true}
+	fs := newFlags("create")
+	m.define(fs)
+	rest, err := parse(fs, args, 1, 1)
+	if err != nil {
+		return err
+	}
+	e, req, err := a.prepare(&m, rest[0], true)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	defer stop()
+	p, err := e.Create(ctx, req)
+	if err != nil {
+		return fmt.Errorf("create container %s: %w", req.ID, err)
+	}
+	if err := writePID(m.pidFile, p.PID); err != nil {
+		return errors.Join(err, e.Delete(context.WithoutCancel(ctx), req.ID, true))
+	}
+	return nil
+}
+
+// prepare is everything before the first change on the machine.
+func (a *app) prepare(m *making, id string, gated bool) (*engine.Command, engine.CommandRequest, error) {
+	if err := engine.CheckID(id); err != nil {
+		return nil, engine.CommandRequest{}, err
+	}
+	e, err := a.engine(true)
+	if err != nil {
+		return nil, engine.CommandRequest{}, err
+	}
+	gate := ""
+	if gated {
+		gate = e.Gate(id)
+	}
+	req, err := m.request(a, id, gate)
+	return e, req, err
+}
+
+func start(ctx context.Context, a *app, args []string) error {
+	rest, err := parse(newFlags("start"), args, 1, 1)
+	if err != nil {
+		return err
+	}
+	e, err := a.engine(true)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	defer stop()
+	return e.Start(ctx, rest[0])
+}
+
+func run(ctx context.Context, a *app, args []string) error {
+	var m making
+	fs := newFlags("run")
+	m.define(fs)
+	both(fs.BoolVar, &m.detach, "detach", "d")
+	fs.BoolVar(&m.keep, "keep", false, "")
+	fs.BoolVar(&m.noSubreaper, "no-subreaper", false, "")
+	rest, err := parse(fs, args, 1, 1)
+	if err != nil {
+		return err
+	}
+	e, req, err := a.prepare(&m, rest[0], false)
+	if err != nil {
+		return err
+	}
+	if !m.detach && !m.noSubreaper {
+		// What the container's init leaves behind, without a PID namespace, becomes ours.
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			return fmt.Errorf("become subreaper: %w", err)
+		}
+	}
+	made := false // an id that belongs to another container must not be deleted
+	launch := func(ctx context.Context, console func(*os.File) error) (*engine.Process, error) {
+		req.Console = console
+		p, err := e.Run(ctx, req)
+		made = err == nil
+		return p, err
+	}
+	code, err := foreground(ctx, launch, attachment{detach: m.detach, terminal: req.Spec.Process.Terminal, pidFile: m.pidFile})
+	if err != nil {
+		err = fmt.Errorf("run container %s: %w", req.ID, err)
+		if made {
+			err = errors.Join(err, e.Delete(ctx, req.ID, true))
+		}
+		return err
+	}
+	if m.detach {
+		return nil
+	}
+	if !m.keep {
+		err = e.Delete(ctx, req.ID, true)
+	}
+	if err == nil && code == 0 {
+		return nil
+	}
+	return &exitError{code, err}
+}
+
+// writePID writes a pid file by rename, so that whoever waits for it never sees half of it.
+func writePID(path string, pid int) error {
+	if path == "" {
+		return nil
+	}
+	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"."+strconv.Itoa(os.Getpid()))
+	if err := os.WriteFile(tmp, []byte(strconv.Itoa(pid)), 0o644); err != nil {
+		return fmt.Errorf("--pid-file: %w", err)
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		_ = os.Remove(tmp)
+		return fmt.Errorf("--pid-file: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/cri-mini/cri-mini/runtime/compile"
+	"github.com/cri-mini/cri-mini/runtime/engine"
+)
+
+// execFailed is runc's exit status of an exec that did not start.
+const execFailed = 255
+
+// execOptions are the options of exec.
+type execOptions struct {
+	process       string
+	cwd           string
+	env           many
+	tty           bool
+	user          string
+	groups        many
+	detach        bool
+	pidFile       string
+	caps          many
+	noNewPrivs    bool
+	consoleSocket string
+	preserveFDs   uint
+}
+
+func (x *execOptions) define(fs *flag.FlagSet) {
+	both(fs.StringVar, &x.process, "process", "p")
+	fs.StringVar(&x.cwd, "cwd", "", "")
+	fs.Var(&x.env, "env", "")
+	fs.Var(&x.env, "e", "")
+	both(fs.BoolVar, &x.tty, "tty", "t")
+	both(fs.StringVar, &x.user, "user", "u")
+	fs.Var(&x.groups, "additional-gids", "")
+	fs.Var(&x.groups, "g", "")
+	both(fs.BoolVar, &x.detach, "detach", "d")
+	fs.StringVar(&x.pidFile, "pid-file", "", "")
+	fs.Var(&x.caps, "cap", "")
+	fs.Var(&x.caps, "c", "")
+	fs.BoolVar(&x.noNewPrivs, "no-new-privs", false, "")
+	fs.StringVar(&x.consoleSocket, "console-socket", "", "")
+	fs.UintVar(&x.preserveFDs, "preserve-fds", 0, "")
+}
+
+func execute(ctx context.Context, a *app, args []string) error {
+	var x execOptions
+	fs := newFlags("exec")
+	x.define(fs)
+	rest, err := parse(fs, args, 1, -1)
+	if err != nil {
+		return err
+	}
+	code, err := x.run(ctx, a, rest[0], rest[1:])
+	if err != nil {
+		return &exitError{execFailed, err}
+	}
+	if code != 0 {
+		return &exitError{code: code}
+	}
+	return nil
+}
+
+func (x *execOptions) run(ctx context.Context, a *app, id string, args []string) (int, error) {
+	e, err := a.engine(true)
+	if err != nil {
+		return 0, err
+	}
+	text, err := e.Config(id)
+	if err != nil {
+		return 0, err
+	}
+	spec := &specs.Spec{}
+	if err := decode("config.json of "+id, text, spec); err != nil {
+		return 0, err
+	}
+	proc, err := x.describe(spec, args)
+	if err != nil {
+		return 0, err
+	}
+	if err := checkConsole(proc.Terminal, x.detach, x.consoleSocket); err != nil {
+		return 0, err
+	}
+	o := a.options(id, "")
+	o.PreserveFDs = x.preserveFDs
+	if o.ConsoleSocket, err = absolute(x.consoleSocket); err != nil {
+		return 0, err
+	}
+	if proc.Terminal && !x.detach {
+		setConsoleSize(proc)
+	}
+	p, err := compile.Exec(spec, proc, o)
+	if err != nil {
+		return 0, err
+	}
+	launch := func(ctx context.Context, console func(*os.File) error) (*engine.Process, error) {
+		return e.Exec(ctx, engine.CommandExec{Container: id, Plan: p, Console: console, PreserveFDs: int(x.preserveFDs)})
+	}
+	return foreground(ctx, launch, attachment{detach: x.detach, terminal: proc.Terminal, pidFile: x.pidFile})
+}
+
+// describe gives the process: that of the file, or the container's own with the options' changes.
+func (x *execOptions) describe(spec *specs.Spec, args []string) (*specs.Process, error) {
+	if x.process != "" {
+		text, err := os.ReadFile(x.process)
+		if err != nil {
+			return nil, fmt.Errorf("--process: %w", err)
+		}
+		p := &specs.Process{}
+		if err := decode(x.process, text, p); err != nil {
+			return nil, fmt.Errorf("--process: %w", err)
+		}
+		return p, nil
+	}
+	if len(args) == 0 {
+		return nil, fmt.Errorf("exec: give a command, or a --process file")
+	}
+	if spec.Process == nil {
+		return nil, fmt.Errorf("config.json: process: is missing")
+	}
+	p := *spec.Process
+	p.Args, p.Terminal, p.ConsoleSize = args, x.tty, nil
+	p.Env = append(append([]string(nil), p.Env...), x.env...)
+	if x.cwd != "" {
+		p.Cwd = x.cwd
+	}
+	if x.noNewPrivs {
+		p.NoNewPrivileges = true
+	}
+	x.addCaps(&p)
+	return &p, x.setUser(&p)
+}
+
+func (x *execOptions) addCaps(p *specs.Process) {
+	if len(x.caps) == 0 {
+		return
+	}
+	c := specs.LinuxCapabilities{}
+	if p.Capabilities != nil {
+		c = *p.Capabilities
+	}
+	for _, set := range []*[]string{&c.Bounding, &c.Effective, &c.Permitted} {
+		*set = append(append([]string(nil), *set...), x.caps...)
+	}
+	p.Capabilities = &c
+}
+
+// setUser reads UID[:GID]; names would have to be looked up in files of the container.
+func (x *execOptions) setUser(p *specs.Process) error {
+	if x.user != "" {
+		uid, gid, both := strings.Cut(x.user, ":")
+		n, err := strconv.ParseUint(uid, 10, 32)
+		if err != nil {
+			return fmt.Errorf("--user: %q is not UID[:GID]", x.user)
+		}
+		p.User.UID = uint32(n)
+		if both {
+			if n, err = strconv.ParseUint(gid, 10, 32); err != nil {
+				return fmt.Errorf("--user: %q is not UID[:GID]", x.user)
+			}
+			p.User.GID = uint32(n)
+		}
+	}
+	groups := append([]uint32(nil), p.User.AdditionalGids...)
+	for _, g := range x.groups {
+		n, err := strconv.ParseUint(g, 10, 32)
+		if err != nil {
+			return fmt.Errorf("--additional-gids: %q is not a group id", g)
+		}
+		groups = append(groups, uint32(n))
+	}
+	p.User.AdditionalGids = groups
+	return nil
+}

@@ -1,0 +1,193 @@
+// Command mini-runc is cri-mini's engine as an OCI runtime command line, with the names and the habits of runc:
+//
+//	mini-runc spec                      write a config.json to begin with
+//	mini-runc run ID                    run a bundle, in the foreground or with --detach
+//	mini-runc create ID; start ID       the same in two steps
+//	mini-runc exec ID COMMAND...        a further process in a container
+//	mini-runc state ID; list            what there is
+//	mini-runc kill ID [SIGNAL]; delete ID
+//	mini-runc plan [BUNDLE]             print what a start would do, without doing it
+//
+// Each call is a process of its own and leaves nothing running but the container. What the next call must know
+// is below --root. It needs the helper cri-mini-init beside it, or in /usr/libexec/cri-mini.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/cri-mini/cri-mini/runtime/cgroup"
+	"github.com/cri-mini/cri-mini/runtime/engine"
+	"github.com/cri-mini/cri-mini/runtime/host"
+)
+
+// version is set by the build.
+var version = "dev"
+
+const defaultRoot = "/run/mini-runc"
+
+// app is one call: the global options and where it writes.
+type app struct {
+	root    string
+	systemd bool
+	log     *logger
+	out     io.Writer
+	facts   host.Facts // see engine
+}
+
+type command struct {
+	args, help string
+	run        func(ctx context.Context, a *app, args []string) error
+}
+
+// commands is filled by init, for help refers to it.
+var commands map[string]command
+
+func init() {
+	commands = map[string]command{
+		"spec":   {"", "write a config.json to begin with", makeSpec},
+		"create": {"ID", "create a container", create},
+		"start":  {"ID", "run the program of a created container", start},
+		"run":    {"ID", "create a container and run its program", run},
+		"exec":   {"ID COMMAND [ARG...]", "run a further process in a container", execute},
+		"state":  {"ID", "print the state of a container", state},
+		"list":   {"", "list the containers below --root", list},
+		"kill":   {"ID [SIGNAL]", "send a signal (default TERM) to a container's init", kill},
+		"delete": {"ID", "delete a container", remove},
+		"plan":   {"[BUNDLE]", "print what a start would do, without doing it", showPlan},
+	}
+}
+
+var order = []string{"spec", "create", "start", "run", "exec", "state", "list", "kill", "delete", "plan"}
+
+// exitError carries an exit status; one without words is that of a container's process.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit status %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+func main() { os.Exit(call(os.Args[1:])) }
+
+// call runs one command line and gives its exit status.
+func call(args []string) int {
+	a, rest, err := parseGlobal(args)
+	if err == nil && rest != nil {
+		err = a.dispatch(rest)
+	}
+	if err == nil || errors.Is(err, flag.ErrHelp) {
+		return 0
+	}
+	var exit *exitError
+	code := 1
+	if errors.As(err, &exit) {
+		code = exit.code
+	}
+	if exit == nil || exit.err != nil {
+		a.log.fail(err)
+	}
+	return code
+}
+
+// parseGlobal reads what stands before the command. A nil rest means that all is done.
+func parseGlobal(args []string) (*app, []string, error) {
+	a := &app{log: &logger{}, out: os.Stdout}
+	fs := flag.NewFlagSet("mini-runc", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	var help, showVersion bool
+	var logFile string
+	fs.StringVar(&a.root, "root", defaultRoot, "")
+	fs.StringVar(&logFile, "log", "", "")
+	fs.StringVar(&a.log.format, "log-format", "text", "")
+	fs.BoolVar(&a.log.debug, "debug", false, "")
+	fs.BoolVar(&a.systemd, "systemd-cgroup", false, "")
+	rootless := fs.String("rootless", "auto", "")
+	both(fs.BoolVar, &help, "help", "h")
+	both(fs.BoolVar, &showVersion, "version", "v")
+	err := fs.Parse(args)
+	if err == nil {
+		err = a.log.open(logFile)
+	}
+	if err == nil && *rootless == "true" {
+		err = errors.New("--rootless: not supported yet; run as root")
+	}
+	if err != nil {
+		return a, nil, err
+	}
+	if a.root, err = filepath.Abs(a.root); err != nil {
+		return a, nil, err
+	}
+	switch {
+	case showVersion:
+		fmt.Fprintf(a.out, "mini-runc version %s\nspec: %s\n", version, specs.Version)
+		return a, nil, nil
+	case help || fs.NArg() == 0 || fs.Arg(0) == "help":
+		usage(a.out)
+		return a, nil, nil
+	}
+	return a, fs.Args(), nil
+}
+
+func (a *app) dispatch(args []string) error {
+	c, ok := commands[args[0]]
+	if !ok {
+		return fmt.Errorf("no command %q; mini-runc --help lists them", args[0])
+	}
+	return c.run(context.Background(), a, args[1:])
+}
+
+func usage(w io.Writer) {
+	fmt.Fprint(w, "usage: mini-runc [--root DIR] [--log FILE] [--log-format text|json] [--debug] [--systemd-cgroup] COMMAND [OPTION...] [ARG...]\n\n")
+	for _, name := range order {
+		fmt.Fprintf(w, "  %-30s %s\n", name+" "+commands[name].args, commands[name].help)
+	}
+	fmt.Fprint(w, "\nmini-runc COMMAND --help lists a command's options.\n")
+}
+
+// engine gives the engine on --root. With probe the machine's facts are known afterwards.
+func (a *app) engine(probe bool) (*engine.Command, error) {
+	cfg := engine.CommandConfig{Root: a.root, Warn: a.log.warn}
+	if !probe {
+		return engine.NewCommand(cfg), nil
+	}
+	var err error
+	if a.facts, err = host.Probe(); err != nil {
+		return nil, err
+	}
+	driver := cgroup.DriverCgroupfs
+	if a.systemd {
+		driver = cgroup.DriverSystemd
+	}
+	if cfg.Cgroups, err = cgroup.New(cgroup.Config{Layout: cgroup.Layout(a.facts.Cgroup), Driver: driver}); err != nil {
+		return nil, fmt.Errorf("cgroups: %w", err)
+	}
+	cfg.Helper = helper()
+	return engine.NewCommand(cfg), nil
+}
+
+// helper finds cri-mini-init.
+func helper() string {
+	const name = "cri-mini-init"
+	if self, err := os.Executable(); err == nil {
+		beside := filepath.Join(filepath.Dir(self), name)
+		if _, err := os.Stat(beside); err == nil {
+			return beside
+		}
+	}
+	return "/usr/libexec/cri-mini/" + name
+}

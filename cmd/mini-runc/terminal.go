@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"sync"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/cri-mini/cri-mini/runtime/engine"
+)
+
+// attachment says how this process goes on once the container's process runs.
+type attachment struct {
+	detach   bool
+	terminal bool
+	pidFile  string
+}
+
+// foreground starts a process and stays with it: it holds its terminal, passes signals on and waits. Detached, it
+// only starts it. The code is the process's.
+func foreground(ctx context.Context, launch func(context.Context, func(*os.File) error) (*engine.Process, error), at attachment) (int, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s := watchSignals(cancel)
+	defer s.stop()
+	var console func(*os.File) error
+	t := &terminal{}
+	if at.terminal && !at.detach {
+		console = t.attach
+	}
+	p, err := launch(ctx, console)
+	defer t.restore()
+	if err != nil {
+		return -1, err
+	}
+	if err := writePID(at.pidFile, p.PID); err != nil {
+		_ = p.Signal(unix.SIGKILL)
+		_, _ = p.Wait()
+		return -1, err
+	}
+	if at.detach {
+		return 0, nil
+	}
+	s.forward(p, t)
+	code, err := p.Wait()
+	t.drain()
+	return code, err
+}
+
+// signals passes on what this process gets. Before there is a process, the ones that end programs cancel the start.
+type signals struct {
+	ch     chan os.Signal
+	cancel context.CancelFunc
+	mu     sync.Mutex
+	p      *engine.Process
+	t      *terminal
+}
+
+func watchSignals(cancel context.CancelFunc) *signals {
+	s := &signals{ch: make(chan os.Signal, 128), cancel: cancel}
+	signal.Notify(s.ch)
+	go func() {
+		for sig := range s.ch {
+			s.handle(sig.(unix.Signal))
+		}
+	}()
+	return s
+}
+
+func (s *signals) handle(sig unix.Signal) {
+	s.mu.Lock()
+	p, t := s.p, s.t
+	s.mu.Unlock()
+	switch sig {
+	case unix.SIGCHLD, unix.SIGURG, unix.SIGPIPE: // children; Go's own; a reader of ours that has gone
+	case unix.SIGWINCH:
+		if t != nil {
+			t.resize()
+		}
+	case unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT:
+		if p == nil {
+			s.cancel()
+			return
+		}
+		_ = p.Signal(sig)
+	default:
+		if p != nil {
+			_ = p.Signal(sig)
+		}
+	}
+}
+
+func (s *signals) forward(p *engine.Process, t *terminal) {
+	s.mu.Lock()
+	s.p, s.t = p, t
+	s.mu.Unlock()
+	t.resize()
+}
+
+func (s *signals) stop() {
+	signal.Stop(s.ch)
+	close(s.ch)
+}
+
+// terminal joins our own to a container's.
+type terminal struct {
+	master *os.File
+	saved  *unix.Termios // of our standard input, if that is a terminal
+	output chan struct{} // closed when all output has been copied
+}
+
+// attach takes the master over and begins to copy. Our own terminal becomes raw: the container's does the rest.
+func (t *terminal) attach(master *os.File) error {
+	t.master, t.output = master, make(chan struct{})
+	if saved, err := unix.IoctlGetTermios(0, unix.TCGETS); err == nil {
+		t.saved = saved
+		raw := *saved
+		makeRaw(&raw)
+		if err := unix.IoctlSetTermios(0, unix.TCSETS, &raw); err != nil {
+			return err
+		}
+	}
+	go func() { _, _ = io.Copy(master, os.Stdin) }()
+	go func() {
+		_, _ = io.Copy(os.Stdout, master) // ends with EIO when the last slave is closed
+		close(t.output)
+	}()
+	return nil
+}
+
+// makeRaw is cfmakeraw(3).
+func makeRaw(t *unix.Termios) {
+	t.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IXON
+	t.Oflag &^= unix.OPOST
+	t.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.ISIG | unix.IEXTEN
+	t.Cflag = t.Cflag&^(unix.CSIZE|unix.PARENB) | unix.CS8
+	t.Cc[unix.VMIN], t.Cc[unix.VTIME] = 1, 0
+}
+
+// resize gives the container's terminal the size of ours.
+func (t *terminal) resize() {
+	if t.master == nil {
+		return
+	}
+	if size, err := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ); err == nil {
+		if raw, err := t.master.SyscallConn(); err == nil {
+			_ = raw.Control(func(fd uintptr) { _ = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, size) })
+		}
+	}
+}
+
+// drain copies what is left, but does not wait for processes that were left behind and hold the terminal.
+func (t *terminal) drain() {
+	if t.master == nil {
+		return
+	}
+	select {
+	case <-t.output:
+	case <-time.After(100 * time.Millisecond):
+		_ = t.master.SetReadDeadline(time.Now())
+		<-t.output
+	}
+}
+
+func (t *terminal) restore() {
+	if t.saved != nil {
+		_ = unix.IoctlSetTermios(0, unix.TCSETS, t.saved)
+	}
+}
+
+// setConsoleSize makes the terminal begin with the size of ours, so that the program never sees another.
+func setConsoleSize(p *specs.Process) {
+	if size, err := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ); err == nil && p.ConsoleSize == nil && size.Row > 0 {
+		p.ConsoleSize = &specs.Box{Height: uint(size.Row), Width: uint(size.Col)}
+	}
+}

@@ -1,0 +1,187 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/cri-mini/cri-mini/internal/linux"
+	"github.com/cri-mini/cri-mini/runtime/plan"
+)
+
+// CommandRequest describes a container to be made.
+type CommandRequest struct {
+	ID     string
+	Bundle string // absolute
+	Spec   *specs.Spec
+	Config []byte // the text of Spec
+	// Plan is compiled from Spec. Create needs a gate in it, at Gate(ID); Run goes without.
+	Plan *plan.Plan
+	// Console gets the terminal's master, which is the receiver's own. May be nil.
+	Console func(master *os.File) error
+	// PreserveFDs is how many of our descriptors from 3 on the plan opens.
+	PreserveFDs int
+}
+
+// cleanupLimit bounds what is undone after an error.
+const cleanupLimit = 30 * time.Second
+
+// Create makes a container that stands at its gate: everything is set up, and its program does not run. On an
+// error nothing of it is left; one of an op is an *OpError.
+func (c *Command) Create(ctx context.Context, req CommandRequest) (*Process, error) {
+	gate := req.Plan.Index(plan.Gate)
+	if gate < 0 {
+		return nil, errors.New("create: the plan has no gate")
+	}
+	return c.launch(ctx, req, gate)
+}
+
+// Run makes a container and returns once its program runs.
+func (c *Command) Run(ctx context.Context, req CommandRequest) (*Process, error) {
+	return c.launch(ctx, req, len(req.Plan.Ops))
+}
+
+// launch carries out the plan up to an op.
+func (c *Command) launch(ctx context.Context, req CommandRequest, end int) (*Process, error) {
+	group, err := c.freeGroup(req.Plan)
+	if err != nil {
+		return nil, err
+	}
+	ct, err := c.make(req.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer ct.close()
+	p, err := ct.carryOut(ctx, req, group, end)
+	if err == nil {
+		return p, nil
+	}
+	err = c.explainOOM(err, group)
+	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupLimit)
+	defer cancel()
+	err = errors.Join(err, ct.remove(undo))
+	if p != nil {
+		p.reap()
+	}
+	return nil, err
+}
+
+// freeGroup gives the plan's cgroup. One that has processes is somebody else's: its limits would be changed, and
+// delete would kill what is in it.
+func (c *Command) freeGroup(p *plan.Plan) (string, error) {
+	i := p.Index(plan.CgroupCreate)
+	if i < 0 {
+		return "", nil
+	}
+	path := p.Ops[i].Str[0]
+	if !c.cfg.Cgroups.Exists(path) {
+		return path, nil
+	}
+	pids, err := c.cfg.Cgroups.Procs(path)
+	if err != nil {
+		return "", fmt.Errorf("linux.cgroupsPath: %w", err)
+	}
+	if len(pids) > 0 {
+		return "", fmt.Errorf("linux.cgroupsPath: the cgroup %s has processes already: %v", path, pids)
+	}
+	return path, nil
+}
+
+// carryOut walks the plan. On an error it returns what was cloned, if anything, for the caller to kill and reap.
+func (ct *commandContainer) carryOut(ctx context.Context, req CommandRequest, group string, end int) (*Process, error) {
+	if err := os.WriteFile(filepath.Join(ct.cmd.dir(ct.id), "config.json"), req.Config, 0o600); err != nil {
+		return nil, fmt.Errorf("keep config.json: %w", err)
+	}
+	if err := ct.writeDown(req, group); err != nil {
+		return nil, err
+	}
+	r := ct.cmd.newRun(req.Plan, ct, req.Console, req.PreserveFDs)
+	r.id = ct.id
+	defer r.close()
+	var err error
+	if r.page, err = ct.sharedPage(); err != nil {
+		return nil, err
+	}
+	p := &Process{}
+	r.onClone = func(s spawned) error {
+		p.child, p.PID = s, s.pid
+		return ct.Note(NoteProcess, ct.id, ProcessNote{PID: s.pid, StartTime: s.startTime})
+	}
+	err = r.walk(ctx, end)
+	if p.PID == 0 {
+		return nil, err
+	}
+	var op *OpError
+	if errors.As(err, &op) {
+		op.explainHook(ct.hookStatus())
+	}
+	p.PID = r.pid()
+	if p.PID != p.child.pid { // a Fork has left another one
+		note := ProcessNote{PID: p.PID, StartTime: linux.StartTime(p.PID)}
+		err = errors.Join(err, ct.Note(NoteProcess, ct.id, note))
+	}
+	if err == nil && end == len(req.Plan.Ops) {
+		err = p.diedInExec(r)
+	}
+	return p, err
+}
+
+// writeDown intends what is made outside of the plan and notes what later commands must know.
+func (ct *commandContainer) writeDown(req CommandRequest, group string) error {
+	n := containerNote{
+		Version: req.Spec.Version, Bundle: req.Bundle, Rootfs: req.Bundle, Created: time.Now().UTC(), Annotations: req.Spec.Annotations,
+		Cgroup: group, Gate: req.Plan.Index(plan.Gate), Exec: req.Plan.Index(plan.Exec),
+	}
+	if req.Spec.Root != nil {
+		n.Rootfs = req.Spec.Root.Path
+		if !filepath.IsAbs(n.Rootfs) {
+			n.Rootfs = filepath.Join(req.Bundle, n.Rootfs)
+		}
+	}
+	if req.Spec.Linux != nil {
+		for _, ns := range req.Spec.Linux.Namespaces {
+			n.OwnPIDs = n.OwnPIDs || ns.Type == specs.PIDNamespace && ns.Path == ""
+		}
+	}
+	for i := n.Gate; i >= 0 && i <= n.Exec; i++ {
+		if req.Plan.Ops[i].Side != plan.Parent {
+			n.Ops = append(n.Ops, noteOp{i, req.Plan.Ops[i].Kind, req.Plan.Summary(i)})
+		}
+	}
+	if h := req.Spec.Hooks; h != nil {
+		n.Poststart, n.Poststop = h.Poststart, h.Poststop
+	}
+	if err := ct.Note(noteContainer, ct.id, n); err != nil {
+		return err
+	}
+	if len(n.Poststop) > 0 { // the first to be intended is the last to be released
+		if err := ct.Intend(plan.Object{Kind: plan.Hooks, Name: ct.id}); err != nil {
+			return err
+		}
+	}
+	return ct.Intend(plan.Object{Kind: plan.Process, Name: ct.id})
+}
+
+// sharedPage maps the progress file. Nobody can truncate it under us but root.
+func (ct *commandContainer) sharedPage() (*linux.SharedPage, error) {
+	fd, err := unix.FcntlInt(ct.page.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open progress page: %w", err)
+	}
+	return linux.MapSharedPage(os.NewFile(uintptr(fd), ct.page.Name()))
+}
+
+// explainOOM marks a start that failed because the kernel killed init for memory.
+func (c *Command) explainOOM(err error, group string) error {
+	var op *OpError
+	if errors.As(err, &op) && op.Killed && group != "" {
+		op.OOM = c.cfg.Cgroups.OOMKills(group) > 0
+	}
+	return err
+}
