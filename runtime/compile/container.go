@@ -99,7 +99,6 @@ func (b *builder) fillRoot() error {
 
 // session sets what the program inherits.
 func (b *builder) session() error {
-	b.then(b.limits()...)
 	personality, err := b.personality()
 	if err != nil {
 		return err

@@ -49,7 +49,8 @@ func (b *builder) lsm() ([]plan.Op, error) {
 	return ops, nil
 }
 
-// limits are set late: a small one would stop init itself.
+// limits are set late, after the hooks too: a small one would stop init itself, which holds a descriptor for
+// every slot.
 func (b *builder) limits() []plan.Op {
 	var ops []plan.Op
 	for _, l := range b.proc.Rlimits {
@@ -196,6 +197,7 @@ func (b *builder) become(filter []plan.Op) error {
 			b.then(plan.SetStdio(slot, uint64(fd)))
 		}
 	}
+	b.then(b.limits()...)
 	b.then(scheduling...)
 	bounding, sets := b.capabilities()
 	b.then(plan.SetBounding(bounding), plan.Text(plan.Chdir, b.proc.Cwd))
