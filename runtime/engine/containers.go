@@ -80,26 +80,40 @@ func (e *Engine) launch(ctx context.Context, r *run, proc *process, timeout time
 		ID: proc.id, Pod: proc.pod, Kind: proc.kind, Dir: proc.dir, Log: proc.log, Terminal: r.onConsole != nil && r.plan.Index(plan.Console) >= 0, Timeout: int64(timeout),
 		KillFile: r.killDir(),
 	}}
-	r.onClone = func(s spawned) error {
-		proc.pid, proc.startTime, proc.pidfd = s.pid, s.startTime, s.pidfd
-		e.mu.Lock()
-		e.procs[proc.id] = proc
-		e.mu.Unlock()
-		return nil
-	}
+	// Known before it exists: news of a short life may come before the reply to the clone.
+	e.mu.Lock()
+	e.procs[proc.id] = proc
+	e.mu.Unlock()
+	r.onClone = func(s spawned) error { e.born(proc, s); return nil }
 	err := r.walk(ctx, len(r.plan.Ops))
 	if err == nil {
 		return e.settlePID(r, proc)
 	}
-	if proc.pidfd != nil {
-		r.kill()
-		select {
-		case <-proc.done:
-		case <-time.After(5 * time.Second):
-		}
-		e.Ack(proc.id)
+	if r.child.pid == 0 {
+		e.mu.Lock()
+		delete(e.procs, proc.id)
+		e.mu.Unlock()
+		return err
 	}
+	r.kill()
+	select {
+	case <-proc.done:
+	case <-time.After(5 * time.Second):
+	}
+	e.Ack(proc.id)
 	return err
+}
+
+// born takes over what the clone told.
+func (e *Engine) born(proc *process, s spawned) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	proc.pid, proc.startTime = s.pid, s.startTime
+	if proc.ended() {
+		_ = s.pidfd.Close()
+		return
+	}
+	proc.pidfd = s.pidfd
 }
 
 // settlePID replaces the pid of the first process by that of the one that a Fork left.
@@ -114,7 +128,13 @@ func (e *Engine) settlePID(r *run, proc *process) error {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	_ = proc.pidfd.Close()
+	if proc.ended() {
+		_ = unix.Close(fd)
+		return nil
+	}
+	if proc.pidfd != nil {
+		_ = proc.pidfd.Close()
+	}
 	proc.pid, proc.startTime, proc.pidfd = pid, linux.StartTime(pid), os.NewFile(uintptr(fd), "pidfd")
 	return nil
 }

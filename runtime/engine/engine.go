@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -26,7 +24,6 @@ type Config struct {
 	Cgroups        *cgroup.Tree
 	Helper         string // path of the cri-mini-init binary
 	PodsPerMonitor int
-	MonitorCgroup  string // group for monitors, below the daemon's own; "" leaves them where the daemon is
 	Log            *slog.Logger
 }
 
@@ -99,7 +96,7 @@ func Open(cfg Config) (*Engine, []Known, error) {
 	if e.private, err = openPrivate(cfg.RunDir); err != nil {
 		return nil, nil, err
 	}
-	e.pool = &pool{dir: filepath.Join(cfg.RunDir, "monitors"), perPod: max(cfg.PodsPerMonitor, 1), helper: e.helper, exits: e.onExit, died: e.onMonitorDeath, settle: e.settle, byPod: map[string]*client{}}
+	e.pool = &pool{dir: filepath.Join(cfg.RunDir, "monitors"), perPod: max(cfg.PodsPerMonitor, 1), helper: e.helper, exits: e.onExit, died: e.onMonitorDeath, byPod: map[string]*client{}}
 	var known []Known
 	err = e.pool.attach(func(c *client, it answer) { known = append(known, e.learn(c, it)) })
 	return e, known, err
@@ -162,23 +159,8 @@ func (p *process) ended() bool {
 	}
 }
 
-func (e *Engine) settle(pid int) {
-	if e.cfg.MonitorCgroup == "" {
-		return
-	}
-	ctx := context.Background()
-	err := e.cfg.Cgroups.Create(ctx, e.cfg.MonitorCgroup, nil)
-	for _, f := range e.cfg.Cgroups.JoinFiles(e.cfg.MonitorCgroup) {
-		path := filepath.Join(filepath.Dir(f.Path), "cgroup.procs")
-		err = errors.Join(err, os.WriteFile(path, []byte(fmt.Sprint(pid)), 0))
-	}
-	if err != nil {
-		e.cfg.Log.Warn("put monitor into its cgroup", "obj", e.cfg.MonitorCgroup, "err", err)
-	}
-}
-
 func (e *Engine) newRun(id, owner string, p *plan.Plan, j Journal) *run {
-	r := &run{id: id, owner: owner, plan: p, journal: j, cgroups: e.cfg.Cgroups, private: e.private, given: map[string]int{}}
+	r := &run{id: id, owner: owner, plan: p, journal: j, cgroups: e.cfg.Cgroups, private: e.private, given: map[string]int{}, log: e.cfg.Log}
 	r.init()
 	return r
 }

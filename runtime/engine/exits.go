@@ -127,6 +127,9 @@ func (e *Engine) Adopt(ctx context.Context, k Known, dir, log string) (bool, err
 // onMonitorDeath gives the dead monitor's containers to others. They run on meanwhile: their streams are
 // FIFOs that they hold open themselves. Its execs are over: their callers learn it.
 func (e *Engine) onMonitorDeath(c *client) {
+	if e.reconnect(c) {
+		return
+	}
 	e.mu.Lock()
 	var orphans []*process
 	for _, p := range e.procs {
@@ -156,6 +159,34 @@ func (e *Engine) onMonitorDeath(c *client) {
 			e.cfg.Log.Error("give container to a new monitor", "pod", p.pod, "ctr", p.id, "err", err)
 		}
 	}
+}
+
+// reconnect finds out whether the monitor is dead or has only hung up on us, because we did not read for long.
+func (e *Engine) reconnect(c *client) bool {
+	e.mu.Lock()
+	closing := e.closing
+	e.mu.Unlock()
+	if closing {
+		return false
+	}
+	again, items, err := dial(c.path, e.onExit)
+	if err != nil {
+		return false
+	}
+	e.pool.replace(c, again)
+	for _, it := range items {
+		closeAll(it.fds)
+		e.mu.Lock()
+		p := e.procs[it.msg.ID]
+		if p != nil {
+			p.client = again
+		}
+		e.mu.Unlock()
+		if p != nil && it.msg.Exited && !p.adopted {
+			e.end(p, exitOf(it.msg))
+		}
+	}
+	return true
 }
 
 func (e *Engine) handOver(ctx context.Context, p *process, c *client) error {

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -23,7 +24,6 @@ type pool struct {
 	helper  *os.File
 	exits   func(*client, *wire.Message)
 	died    func(*client)
-	settle  func(pid int) // puts a new monitor into its cgroup
 	mu      sync.Mutex
 	clients []*client
 	byPod   map[string]*client
@@ -85,6 +85,16 @@ func (p *pool) remove(c *client) {
 	}
 }
 
+// replace puts a new connection to the same monitor in the old one's place.
+func (p *pool) replace(old, c *client) {
+	p.mu.Lock()
+	for pod := range old.pods {
+		p.assign(pod, c)
+	}
+	p.mu.Unlock()
+	p.add(c)
+}
+
 func (p *pool) assign(pod string, c *client) {
 	if pod != "" {
 		c.pods[pod] = true
@@ -144,13 +154,8 @@ func (p *pool) forget(pod string) {
 
 // start runs a new monitor. Caller holds mu.
 func (p *pool) start() (*client, error) {
-	var path string
-	for n := 0; ; n++ {
-		path = filepath.Join(p.dir, strconv.Itoa(n)+".sock")
-		if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
-			break
-		}
-	}
+	// Never a name that was used before: the one who had it may be about to remove it.
+	path := filepath.Join(p.dir, strconv.FormatInt(time.Now().UnixNano(), 36)+".sock")
 	socket, err := listenPacket(path)
 	if err != nil {
 		return nil, err
@@ -167,7 +172,6 @@ func (p *pool) start() (*client, error) {
 		_ = os.Remove(path)
 		return nil, fmt.Errorf("start monitor: %w", err)
 	}
-	p.settle(pid)
 	c, _, err := dial(path, p.exits)
 	if err != nil {
 		_ = unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"syscall"
 	"time"
@@ -49,6 +50,9 @@ type spawned struct {
 	at        time.Time
 }
 
+// slowOp is how long an op of the parent takes before the debug log names it.
+const slowOp = 500 * time.Microsecond
+
 // run is one interpretation of a plan's parent side. It owns every descriptor in fds.
 type run struct {
 	id, owner string // owner of the objects in the journal: the container, or "" for the pod
@@ -60,6 +64,7 @@ type run struct {
 	given     map[string]int // descriptors that the plan opens by a name without a slash: pidfd, stdout …
 	onConsole func(master int) error
 	onClone   func(spawned) error
+	log       *slog.Logger // nil: says nothing
 
 	fds     []int
 	page    *linux.SharedPage
@@ -79,8 +84,12 @@ func (r *run) init() {
 // walk carries out the parent's ops up to but not including the op at end. An error is an *OpError.
 func (r *run) walk(ctx context.Context, end int) error {
 	for ; r.next < end; r.next++ {
-		op := &r.plan.Ops[r.next]
-		if err := r.step(ctx, op); err != nil {
+		op, began := &r.plan.Ops[r.next], time.Now()
+		err := r.step(ctx, op)
+		if took := time.Since(began); r.log != nil && took > slowOp {
+			r.log.Debug("slow op", "ctr", r.id, "op", r.plan.Summary(r.next), "took", took)
+		}
+		if err != nil {
 			var opErr *OpError
 			if errors.As(err, &opErr) {
 				return err
@@ -158,11 +167,10 @@ func (r *run) pid() int {
 
 // kill ends what was cloned.
 func (r *run) kill() {
-	if r.child.pidfd != nil {
-		_ = unix.PidfdSendSignal(int(r.child.pidfd.Fd()), unix.SIGKILL, nil, 0)
-	}
-	if pid := r.pid(); pid > 1 && pid != r.child.pid {
-		_ = unix.Kill(pid, unix.SIGKILL)
+	for _, pid := range []int{r.child.pid, r.pid()} {
+		if pid > 1 {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
 	}
 }
 

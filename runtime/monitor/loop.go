@@ -95,6 +95,7 @@ func (m *monitor) accept() {
 	// A daemon that connects replaces the one before: there is one owner of the state directory at a time.
 	m.hangUp()
 	m.conn = fd
+	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: sendTimeout})
 	if m.watch(fd, unix.EPOLLIN, func(ev uint32) { m.receive() }) != nil {
 		m.hangUp()
 	}
@@ -145,7 +146,11 @@ func (m *monitor) read() (*wire.Message, []int, error) {
 	return msg, fds, err
 }
 
-// send delivers to the daemon, if there is one. A daemon that does not read is hung up on: exits are kept.
+// sendTimeout is how long a daemon may take to read, in seconds. One that is stopped longer is hung up on, so that logs
+// flow; exits are kept, and it connects again.
+const sendTimeout = 10
+
+// send delivers to the daemon, if there is one.
 func (m *monitor) send(msg *wire.Message, fd int) {
 	if m.conn < 0 {
 		return
@@ -154,7 +159,7 @@ func (m *monitor) send(msg *wire.Message, fd int) {
 	if fd >= 0 {
 		oob = unix.UnixRights(fd)
 	}
-	if err := unix.Sendmsg(m.conn, msg.Encode(), oob, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT); err != nil {
+	if err := unix.Sendmsg(m.conn, msg.Encode(), oob, nil, unix.MSG_NOSIGNAL); err != nil {
 		m.hangUp()
 	}
 }
