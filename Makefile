@@ -59,14 +59,15 @@ $(GOLANGCI):
 	@mkdir -p $(@D)
 	CGO_ENABLED=0 GOBIN=$(@D) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 
+# The crash test takes minutes and has a stage of its own in test/all.
 unit:
-	go run ./test/run ./...
+	go run ./test/run $$(go list ./... | grep -v /test/crash$$)
 
 test: deps build ## install what is missing, then run every test there is (root)
 	@CACHE=$(CACHE) test/all
 
 test-root: deps build ## unit and root tests of all packages, in namespaces of their own (root)
-	@test/root ./...
+	@test/root $$(go list ./... | grep -v /test/crash$$)
 
 demo: deps build ## a pod of two containers from a registry, every step timed (root)
 	@demo/demo
