@@ -49,16 +49,16 @@ func (c *Command) Run(ctx context.Context, req CommandRequest) (*Process, error)
 
 // launch carries out the plan up to an op.
 func (c *Command) launch(ctx context.Context, req CommandRequest, end int) (*Process, error) {
-	group, err := c.freeGroup(req.Plan)
-	if err != nil {
-		return nil, err
-	}
 	ct, err := c.make(req.ID)
 	if err != nil {
 		return nil, err
 	}
 	defer ct.close()
-	p, err := ct.carryOut(ctx, req, group, end)
+	group, err := c.freeGroup(req.Plan)
+	var p *Process
+	if err == nil {
+		p, err = ct.carryOut(ctx, req, group, end)
+	}
 	if err == nil {
 		return p, nil
 	}
