@@ -73,9 +73,10 @@ type Config struct {
 
 // Manager is all pods of this node.
 type Manager struct {
-	cfg  Config
-	log  *slog.Logger
-	tomb *journal.Tomb
+	cfg    Config
+	log    *slog.Logger
+	tomb   *journal.Tomb
+	burier *burier
 
 	mu      sync.RWMutex
 	pods    map[string]*Pod
@@ -90,7 +91,7 @@ func Open(ctx context.Context, cfg Config) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Manager{cfg: cfg, log: cfg.Log, tomb: tomb, pods: map[string]*Pod{}, ctrs: map[string]*Container{}, joining: map[string]*joined{}}
+	m := &Manager{cfg: cfg, log: cfg.Log, tomb: tomb, burier: newBurier(), pods: map[string]*Pod{}, ctrs: map[string]*Container{}, joining: map[string]*joined{}}
 	if err := m.makeSkeleton(); err != nil {
 		return nil, err
 	}
@@ -98,6 +99,7 @@ func Open(ctx context.Context, cfg Config) (*Manager, error) {
 		return nil, err
 	}
 	go m.watchExits()
+	go m.watchTomb()
 	return m, nil
 }
 

@@ -40,7 +40,7 @@ type Pod struct {
 	journal    *journal.Journal // nil for a pod of an earlier boot
 	att        *netns.Attachment
 	containers map[string]*Container
-	stopping   *joined // a StopPodSandbox in progress
+	gone       bool // removed from the tomb: not to be written again
 }
 
 // podRecord is the journal's note of kind "pod", and part of the tomb.
@@ -126,16 +126,4 @@ type tombEntry struct {
 	BootID     string                     `json:"bootID"`
 	Pod        podRecord                  `json:"pod"`
 	Containers map[string]containerRecord `json:"containers"`
-}
-
-// bury writes the pod into the tomb. It is not fatal when that fails: the tomb matters after a reboot only.
-// Caller holds mu.
-func (m *Manager) bury(p *Pod) {
-	e, err := p.entry(m.cfg.Facts.BootID)
-	if err == nil {
-		err = m.tomb.Write(p.ID, e)
-	}
-	if err != nil {
-		m.log.Warn("write pod to the tomb", "pod", p.ID, "err", err)
-	}
 }

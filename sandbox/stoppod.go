@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -194,12 +196,9 @@ func (m *Manager) RemovePod(ctx context.Context, id string) error {
 
 // discard undoes all that a pod has and forgets it. On an error the pod stays known, so that a retry can go on.
 func (m *Manager) discard(ctx context.Context, p *Pod) error {
-	m.mu.RLock()
-	ctrs := make([]*Container, 0, len(p.containers))
-	for _, c := range p.containers {
-		ctrs = append(ctrs, c)
-	}
-	m.mu.RUnlock()
+	p.mu.Lock()
+	ctrs := slices.Collect(maps.Values(p.containers))
+	p.mu.Unlock()
 	if err := m.release(ctx, p, func(plan.Object) bool { return true }); err != nil {
 		return fmt.Errorf("remove pod sandbox %s: %w", p.ID, err)
 	}
@@ -207,7 +206,7 @@ func (m *Manager) discard(ctx context.Context, p *Pod) error {
 		m.cfg.Engine.Ack(c.ID)
 	}
 	m.cfg.Engine.Forget(p.ID)
-	if err := m.tomb.Remove(p.ID); err != nil {
+	if err := m.exhume(p); err != nil {
 		return err
 	}
 	if p.journal != nil {

@@ -22,8 +22,10 @@ func Pod(spec *specs.Spec, o Options) (*plan.Plan, error) {
 		return nil, err
 	}
 	process := b.ns.fresh&(plan.NewUser|plan.NewPID) != 0
-	if spec.Linux != nil && spec.Linux.CgroupsPath != "" {
-		if err := b.podCgroup(b.ns.fresh&plan.NewPID != 0); err != nil {
+	// Only a pause process lives in it: a group that holds nobody and limits nothing is not made.
+	pause := b.ns.fresh&plan.NewPID != 0
+	if b.spec.Linux.CgroupsPath != "" && (pause || b.spec.Linux.Resources != nil) {
+		if err := b.podCgroup(pause); err != nil {
 			return nil, err
 		}
 	}
@@ -57,7 +59,7 @@ func (b *builder) checkPod() error {
 	return nil
 }
 
-// podCgroup makes the pod's group; only a pause process lives in it.
+// podCgroup makes the pod's group, which a pause process joins.
 func (b *builder) podCgroup(join bool) error {
 	if join {
 		return b.makeCgroup()

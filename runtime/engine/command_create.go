@@ -123,20 +123,32 @@ func (ct *commandContainer) carryOut(ctx context.Context, req CommandRequest, gr
 	}
 	p.PID = r.pid()
 	if p.PID != p.child.pid { // a Fork has left another one
-		note := ProcessNote{PID: p.PID, StartTime: linux.StartTime(p.PID)}
-		err = errors.Join(err, ct.Note(NoteProcess, ct.id, note))
+		err = errors.Join(err, ct.Note(NoteProcess, ct.id, p.note()))
 	}
-	if err == nil && end == len(req.Plan.Ops) {
-		err = p.diedInExec(r)
+	if err == nil && end == len(req.Plan.Ops) && ct.cmd.diedInExec(p.note(), limitedGroup(req.Spec, group)) {
+		i := req.Plan.Index(plan.Exec)
+		err = &OpError{Index: i, Kind: plan.Exec, Summary: req.Plan.Summary(i), Killed: true}
 	}
 	return p, err
+}
+
+// limitedGroup is the cgroup if its memory is limited: in no other can a start fail for memory.
+func limitedGroup(spec *specs.Spec, group string) string {
+	if spec.Linux == nil || spec.Linux.Resources == nil {
+		return ""
+	}
+	r := spec.Linux.Resources
+	if r.Memory != nil && (r.Memory.Limit != nil || r.Memory.Swap != nil) || len(r.Unified) > 0 {
+		return group
+	}
+	return ""
 }
 
 // writeDown intends what is made outside of the plan and notes what later commands must know.
 func (ct *commandContainer) writeDown(req CommandRequest, group string) error {
 	n := containerNote{
 		Version: req.Spec.Version, Bundle: req.Bundle, Rootfs: req.Bundle, Created: time.Now().UTC(), Annotations: req.Spec.Annotations,
-		Cgroup: group, Gate: req.Plan.Index(plan.Gate), Exec: req.Plan.Index(plan.Exec),
+		Cgroup: group, Limited: limitedGroup(req.Spec, group) != "", Gate: req.Plan.Index(plan.Gate), Exec: req.Plan.Index(plan.Exec),
 	}
 	if req.Spec.Root != nil {
 		n.Rootfs = req.Spec.Root.Path

@@ -50,9 +50,11 @@ func (c *Command) Exec(ctx context.Context, req CommandExec) (*Process, error) {
 		p.PID = r.pid()
 	}
 	if err == nil {
-		if err = p.diedInExec(r); err == nil {
+		if !c.diedInExec(p.note(), "") { // its cgroup's count of kills may be older
 			return p, nil
 		}
+		i := req.Plan.Index(plan.Exec)
+		err = &OpError{Index: i, Kind: plan.Exec, Summary: req.Plan.Summary(i), Killed: true}
 	}
 	if p.PID != 0 {
 		r.kill()

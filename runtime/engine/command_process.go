@@ -105,6 +105,13 @@ func (p *Process) Wait() (int, error) {
 	}
 }
 
+func (p *Process) note() ProcessNote {
+	if p.PID == p.child.pid {
+		return ProcessNote{PID: p.PID, StartTime: p.child.startTime}
+	}
+	return ProcessNote{PID: p.PID, StartTime: linux.StartTime(p.PID)}
+}
+
 // reap collects what was killed.
 func (p *Process) reap() {
 	pids := []int{p.PID}
@@ -121,14 +128,23 @@ func (p *Process) reap() {
 	_ = p.child.pidfd.Close()
 }
 
-// diedInExec finds out about a process that was killed inside execve(2), for memory most likely: the kernel
-// has closed its descriptors, the progress page is at exec, and yet no program ever ran. Its name tells: exec
-// changes it.
-func (p *Process) diedInExec(r *run) error {
-	s, ok := readStat(p.PID)
-	i := r.plan.Index(plan.Exec)
-	if !ok || !s.ended() || s.comm != initName || i < 0 {
-		return nil
+// diedInExec finds out about a process that was killed inside execve(2), for memory most likely: the kernel has
+// closed its descriptors, the progress page is at exec, and yet no program ever ran. Its name may tell, for exec
+// changes it; but a process that has been picked by the OOM killer gets what memory it still wants, so that most go
+// through all of execve and die just before the program's first instruction.
+func (c *Command) diedInExec(n ProcessNote, group string) bool {
+	s, ok := readStat(n.PID)
+	if ok && s.start == n.StartTime && s.ended() && s.comm == initName {
+		return true
 	}
-	return &OpError{Index: i, Kind: plan.Exec, Summary: r.plan.Summary(i), Killed: true}
+	if group == "" || c.cfg.Cgroups.OOMKills(group) == 0 {
+		return false
+	}
+	for range 200 { // its end is a matter of microseconds
+		if s, ok := readStat(n.PID); !ok || s.start != n.StartTime || s.ended() {
+			return true
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return false // the victim was a child of the program, which runs on
 }

@@ -71,9 +71,11 @@ func openGate(ctx context.Context, path string) error {
 func (ct *commandContainer) started(n notes) error {
 	at, errno := readProgress(ct.page)
 	if errno == 0 && at >= n.Exec {
-		// Killed inside execve(2)? See diedInExec. One that has been reaped already did run, as far as can be known.
-		s, ok := readStat(n.proc.PID)
-		if !ok || s.start != n.proc.StartTime || !s.ended() || s.comm != initName {
+		group := ""
+		if n.Limited {
+			group = n.Cgroup
+		}
+		if !ct.cmd.diedInExec(n.proc, group) {
 			return nil
 		}
 	}

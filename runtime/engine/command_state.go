@@ -29,6 +29,7 @@ type containerNote struct {
 	Created     time.Time         `json:"created"`
 	Annotations map[string]string `json:"annotations,omitempty"`
 	Cgroup      string            `json:"cgroup"`
+	Limited     bool              `json:"limited"` // its memory is
 	OwnPIDs     bool              `json:"ownPIDs"` // it has a PID namespace of its own
 	Gate        int               `json:"gate"`    // op at which init waits for start; -1 for none
 	Exec        int               `json:"exec"`    // op that becomes the program

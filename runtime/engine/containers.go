@@ -22,6 +22,8 @@ func (e *Engine) RunPod(ctx context.Context, podID string, p *plan.Plan, j Journ
 	r := e.newRun(podID, "", p, j)
 	defer r.close()
 	if p.Index(plan.Clone) < 0 {
+		// Its first container will want a monitor; starting one may take as long as all of this.
+		go e.pool.warm()
 		return r.walk(ctx, len(p.Ops))
 	}
 	c, err := e.pool.of(podID)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -64,22 +65,13 @@ func (p *pool) add(c *client) {
 	p.mu.Lock()
 	p.clients = append(p.clients, c)
 	p.mu.Unlock()
-	go func() {
-		<-c.dead
-		p.remove(c)
-		p.died(c)
-	}()
+	p.follow(c)
 }
 
 func (p *pool) remove(c *client) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for i, other := range p.clients {
-		if other == c {
-			p.clients = append(p.clients[:i], p.clients[i+1:]...)
-			break
-		}
-	}
+	p.clients = slices.DeleteFunc(p.clients, func(other *client) bool { return other == c })
 	for pod := range c.pods {
 		delete(p.byPod, pod)
 	}
@@ -119,40 +111,46 @@ func (p *pool) of(pod string) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.clients = append(p.clients, c)
 	p.assign(pod, c)
-	go func() {
-		<-c.dead
-		p.remove(c)
-		p.died(c)
-	}()
 	return c, nil
 }
 
-// forget tells the pod's monitor that the pod is gone; the monitor ends with its last pod.
+// warm starts a monitor if none has room for the next pod. An error shows when the pod needs one.
+func (p *pool) warm() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.roomElsewhere(nil) {
+		_, _ = p.start()
+	}
+}
+
+// forget tells the pod's monitor that the pod is gone. A monitor without pods stays as the one spare, or leaves.
 func (p *pool) forget(pod string) {
 	p.mu.Lock()
 	c := p.byPod[pod]
 	delete(p.byPod, pod)
-	if c != nil {
-		delete(c.pods, pod)
+	if c == nil {
+		p.mu.Unlock()
+		return
 	}
-	if c != nil && len(c.pods) == 0 {
-		// It leaves now: no new pod may be given to it.
-		for i, other := range p.clients {
-			if other == c {
-				p.clients = append(p.clients[:i], p.clients[i+1:]...)
-				break
-			}
-		}
+	delete(c.pods, pod)
+	leave := len(c.pods) == 0 && p.roomElsewhere(c)
+	if leave { // no new pod may be given to it
+		p.clients = slices.DeleteFunc(p.clients, func(other *client) bool { return other == c })
 	}
 	p.mu.Unlock()
-	if c != nil {
-		c.tell(&wire.Message{Type: wire.TypeForget, Pod: pod})
+	c.tell(&wire.Message{Type: wire.TypeForget, Pod: pod})
+	if leave {
+		c.tell(&wire.Message{Type: wire.TypeForget})
 	}
 }
 
-// start runs a new monitor. Caller holds mu.
+// roomElsewhere: another monitor can take the next pod. Caller holds mu.
+func (p *pool) roomElsewhere(than *client) bool {
+	return slices.ContainsFunc(p.clients, func(c *client) bool { return c != than && len(c.pods) < p.perPod })
+}
+
+// start runs a new monitor and adds it. Caller holds mu.
 func (p *pool) start() (*client, error) {
 	// Never a name that was used before: the one who had it may be about to remove it.
 	path := filepath.Join(p.dir, strconv.FormatInt(time.Now().UnixNano(), 36)+".sock")
@@ -181,7 +179,18 @@ func (p *pool) start() (*client, error) {
 		_ = os.Remove(path)
 		return nil, err
 	}
+	p.clients = append(p.clients, c)
+	p.follow(c)
 	return c, nil
+}
+
+// follow waits for the end of a monitor.
+func (p *pool) follow(c *client) {
+	go func() {
+		<-c.dead
+		p.remove(c)
+		p.died(c)
+	}()
 }
 
 // reap collects a monitor of ours when it ends.

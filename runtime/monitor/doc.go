@@ -1,6 +1,7 @@
 // Package monitor is the process that stands between the daemon and the containers of a few pods. It clones
 // their inits, reaps them, writes their logs, keeps each exit until the daemon has acknowledged it, and ends
-// execs that run out of time. The daemon may come and go: a monitor lives until its last pod is gone.
+// execs that run out of time. The daemon may come and go: a monitor lives until its last pod is gone, or longer as the
+// daemon's spare, since starting one takes as long as starting a container.
 //
 // Only cmd/cri-mini-init imports it. It is one loop over epoll(7) with no other goroutine, and it avoids the
 // packages net and os/signal, because each monitor's private memory is paid for once per pods_per_monitor pods.

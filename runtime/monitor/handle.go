@@ -31,6 +31,7 @@ func (m *monitor) handle(msg *wire.Message, fds []int) (*wire.Message, int) {
 		m.acknowledge(msg.ID)
 	case wire.TypeForget:
 		closeAll(fds)
+		m.leave = m.leave || msg.Pod == ""
 		delete(m.pods, msg.Pod)
 		for id, p := range m.procs {
 			if p.pod == msg.Pod && p.exited {

@@ -17,7 +17,10 @@ type handler func(events uint32)
 type monitor struct {
 	epoll    int
 	listen   int
-	conn     int // the daemon's connection, -1 without
+	conn     int  // the daemon's connection, -1 without
+	met      bool // a daemon was there
+	leave    bool // the daemon does not want us as a spare
+	patience time.Time
 	handlers map[int32]handler
 	procs    map[string]*process
 	pods     map[string]bool
@@ -45,13 +48,26 @@ func Run(listen int, path string) error {
 	if err := m.watch(listen, unix.EPOLLIN, func(uint32) { m.accept() }); err != nil {
 		return err
 	}
-	for served := false; !served || len(m.pods) > 0 || len(m.procs) > 0; {
+	for m.patience = m.now().Add(connectLimit); !m.done(); {
 		if err := m.step(); err != nil {
 			return err
 		}
-		served = served || len(m.pods) > 0
 	}
 	return os.Remove(path)
+}
+
+// connectLimit is how long a new monitor waits for the daemon that started it.
+const connectLimit = 30 * time.Second
+
+// done: with no pod left a monitor stays only as a spare, while a daemon is there that wants it.
+func (m *monitor) done() bool {
+	switch {
+	case len(m.pods) > 0 || len(m.procs) > 0:
+		return false
+	case m.conn >= 0:
+		return m.leave
+	}
+	return m.met || m.now().After(m.patience)
 }
 
 // step waits for the next events, or for the next timeout of an exec, and handles them.
@@ -94,7 +110,7 @@ func (m *monitor) accept() {
 	}
 	// A daemon that connects replaces the one before: there is one owner of the state directory at a time.
 	m.hangUp()
-	m.conn = fd
+	m.conn, m.met = fd, true
 	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: sendTimeout})
 	if m.watch(fd, unix.EPOLLIN, func(ev uint32) { m.receive() }) != nil {
 		m.hangUp()

@@ -64,7 +64,7 @@ func (m *monitor) spawn(msg *wire.Message, fds []int) (*wire.Message, int) {
 	if msg.Timeout > 0 {
 		p.deadline = m.now().Add(time.Duration(msg.Timeout))
 	}
-	m.procs[p.id], m.pods[p.pod] = p, true
+	m.procs[p.id], m.pods[p.pod], m.leave = p, true, false
 	reply.PID, reply.StartTime, reply.At = p.pid, p.startTime, m.now().UnixNano()
 	return reply, p.pidfd
 }
@@ -184,6 +184,9 @@ func (m *monitor) acknowledge(id string) {
 // nextTimeout gives the time until the next deadline in milliseconds, -1 for none.
 func (m *monitor) nextTimeout() int {
 	wait := -1
+	if !m.met {
+		wait = int(connectLimit / time.Millisecond)
+	}
 	for _, p := range m.procs {
 		if p.deadline.IsZero() {
 			continue

@@ -35,7 +35,7 @@ const (
 	TypeReopen       // daemon: open the log file again
 	TypeExit         // monitor: a process ended
 	TypeAck          // daemon: the exit was recorded, forget it
-	TypeForget       // daemon: the pod is gone
+	TypeForget       // daemon: the pod is gone; without a pod: leave when nothing is left
 	TypeDone         // monitor: reply to Adopt, TTY, Reopen, Ack and Forget
 )
 
