@@ -335,7 +335,7 @@ func nodeMapped() (int, error) {
 		}
 		els, err := c.GetSetElements(set)
 		if err != nil || len(els) > 0 {
-			return len(els), fmt.Errorf("set %s has %d elements left, err %v", name, len(els), err)
+			return len(els), fmt.Errorf("set %s has %d elements left, err %w", name, len(els), err)
 		}
 	}
 	return 0, nil

@@ -119,7 +119,7 @@ func loadConf(file string) (*libcni.NetworkConfigList, error) {
 	if conf.Network.Name == "" {
 		return nil, errors.New("no name")
 	}
-	return libcni.ConfListFromConf(conf)
+	return libcni.ConfListFromConf(conf) //nolint:staticcheck // nodes still have single .conf files, and kubelet's users expect them to work
 }
 
 // inline makes list.Bytes complete: libcni also loads plugins from files in a

@@ -3,9 +3,10 @@ package oci
 import (
 	"math"
 
+	"slices"
+
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-	"slices"
 )
 
 const usernsField = nsField + ".userns_options"

@@ -25,11 +25,14 @@ func main() {
 	if role == "monitor" && len(os.Args) == 3 {
 		debug.SetGCPercent(20) // its memory is paid for once per pods_per_monitor pods; it allocates little
 		if err := monitor.Run(3, os.Args[2]); err != nil {
-			os.Stderr.WriteString("cri-mini-init: monitor: " + err.Error() + "\n")
+			say("cri-mini-init: monitor: " + err.Error() + "\n")
 			os.Exit(1)
 		}
 		return
 	}
-	os.Stderr.WriteString("cri-mini-init: unknown role " + role + ": it is started by cri-mini and mini-runc, not by hand\n")
+	say("cri-mini-init: unknown role " + role + ": it is started by cri-mini and mini-runc, not by hand\n")
 	os.Exit(64)
 }
+
+// say writes to standard error, which may be closed.
+func say(text string) { _, _ = os.Stderr.WriteString(text) }

@@ -14,10 +14,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cri-mini/cri-mini/runtime/host"
 	"github.com/google/go-cmp/cmp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/cri-mini/cri-mini/runtime/host"
 )
 
 // realTree returns the tree of this machine and a path of our own in it, whose

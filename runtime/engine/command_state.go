@@ -198,7 +198,7 @@ func readLocked(page *os.File, path, id string) (notes, error) {
 	if err != nil {
 		return notes{containerNote: containerNote{Gate: -1, Exec: -1}}, err
 	}
-	defer j.Close()
+	defer func() { _ = j.Close() }()
 	return readNotes(j, id)
 }
 

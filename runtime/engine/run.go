@@ -14,7 +14,6 @@ import (
 	"github.com/cri-mini/cri-mini/internal/linux"
 	"github.com/cri-mini/cri-mini/runtime/cgroup"
 	"github.com/cri-mini/cri-mini/runtime/plan"
-	"github.com/cri-mini/cri-mini/runtime/wire"
 )
 
 // Journal is what the engine needs of runtime/journal. A nil Journal records nothing: execs have none.
@@ -205,14 +204,4 @@ func (r *run) intend(kind plan.ObjectKind, name string, in uint64) error {
 		o.Data = []byte(`{"private":true}`)
 	}
 	return r.journal.Intend(o)
-}
-
-func spawnKind(journal Journal, setup bool) wire.Kind {
-	switch {
-	case setup:
-		return wire.Setup
-	case journal == nil:
-		return wire.Exec
-	}
-	return wire.Container
 }

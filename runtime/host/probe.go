@@ -10,8 +10,9 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/cri-mini/cri-mini/internal/linux"
 	"golang.org/x/sys/unix"
+
+	"github.com/cri-mini/cri-mini/internal/linux"
 )
 
 // Probe finds the facts out. It takes about a millisecond, starts no process and

@@ -236,7 +236,7 @@ func (p *parent) serve() {
 		}
 		for want := int(op.Num[2]); ; {
 			m, files, err := p.receive()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				return
 			}
 			must(p.t, err)
@@ -249,7 +249,7 @@ func (p *parent) serve() {
 			}
 		}
 	}
-	if m, _, err := p.receive(); err != io.EOF {
+	if m, _, err := p.receive(); !errors.Is(err, io.EOF) {
 		p.t.Fatalf("after the last barrier: message %v, error %v; want end of file", m, err)
 	}
 }

@@ -12,12 +12,13 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/cri-mini/cri-mini/internal/linux"
 	"github.com/google/go-cmp/cmp"
 	moby "github.com/moby/profiles/seccomp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	lib "github.com/seccomp/libseccomp-golang"
 	"golang.org/x/sys/unix"
+
+	"github.com/cri-mini/cri-mini/internal/linux"
 )
 
 // TestMain lets the test binary play the process under a filter: it loads the
