@@ -150,7 +150,8 @@ func (m *Manager) reattach(ctx context.Context, c *Container, known map[string]e
 		// The caller of that start never heard of it: begin again. Its init, or its program, ends here.
 		err := m.releaseProcess(ctx, c)
 		m.cfg.Engine.Ack(c.ID)
-		return errors.Join(err, c.setState(ctrCreated))
+		// Its layer too: the kernel does not mount a volatile overlay a second time on the same work directory.
+		return errors.Join(err, os.RemoveAll(m.layer(c.ID)), m.makeLayer(c), c.setState(ctrCreated))
 	}
 	if ok && k.Running {
 		m.cfg.Engine.Place(c.ID, c.dir(), c.Log)
