@@ -24,7 +24,7 @@ func (b *bundleDir) sixHooks() (file string) {
 	one := func(kind string) []specs.Hook { return []specs.Hook{hook(kind, file, "")} }
 	b.spec.Hostname = "inside"
 	b.spec.Hooks = &specs.Hooks{
-		Prestart: one("prestart"), CreateRuntime: one("createRuntime"), CreateContainer: one("createContainer"),
+		Prestart: one("prestart"), CreateRuntime: one("createRuntime"), CreateContainer: one("createContainer"), //nolint:staticcheck // deprecated, but in the specification
 		StartContainer: []specs.Hook{hook("startContainer", "/rec/hooks", "")}, Poststart: one("poststart"), Poststop: one("poststop"),
 	}
 	return file
@@ -100,7 +100,7 @@ func TestHookFails(t *testing.T) {
 		place func(h *specs.Hooks) *[]specs.Hook
 		words []string
 	}{
-		{"prestart", func(h *specs.Hooks) *[]specs.Hook { return &h.Prestart }, []string{"hook prestart /bin/busybox", "exit status 3", "why"}},
+		{"prestart", func(h *specs.Hooks) *[]specs.Hook { return &h.Prestart }, []string{"hook prestart /bin/busybox", "exit status 3", "why"}}, //nolint:staticcheck // deprecated, but in the specification
 		{"createRuntime", func(h *specs.Hooks) *[]specs.Hook { return &h.CreateRuntime }, []string{"hook createRuntime /bin/busybox", "exit status 3", "why"}},
 		{"createContainer", func(h *specs.Hooks) *[]specs.Hook { return &h.CreateContainer }, []string{"hook createContainer /bin/busybox", "exit status 3"}},
 		{"startContainer", func(h *specs.Hooks) *[]specs.Hook { return &h.StartContainer }, []string{"hook startContainer /bin/busybox", "exit status 3"}},
