@@ -10,8 +10,11 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
+	"time"
 
 	"github.com/BurntSushi/toml"
+
+	"github.com/cri-mini/cri-mini/image/registry"
 )
 
 // defaultConfigFile is read when no other is named; it need not exist.
@@ -31,7 +34,8 @@ type config struct {
 		Bridge  string   `toml:"bridge"`
 	} `toml:"network"`
 	Registry struct {
-		ConfigDir string `toml:"config_dir"`
+		ConfigDir    string        `toml:"config_dir"`
+		StallTimeout time.Duration `toml:"stall_timeout"`
 	} `toml:"registry"`
 	Runtime struct {
 		PodsPerMonitor int      `toml:"pods_per_monitor"`
@@ -49,7 +53,7 @@ func defaults() config {
 	c.RunDir, c.StateDir = "/run/cri-mini", "/var/lib/cri-mini"
 	c.Network.Mode, c.Network.PodCIDR, c.Network.ConfDir, c.Network.Bridge = "auto", "10.88.0.0/16", "/etc/cni/net.d", "cri-mini0"
 	c.Network.BinDirs = []string{"/opt/cni/bin", "/usr/lib/cni"}
-	c.Registry.ConfigDir = "/etc/cri-mini/certs.d"
+	c.Registry.ConfigDir, c.Registry.StallTimeout = "/etc/cri-mini/certs.d", registry.DefaultStallTimeout
 	c.Runtime.PodsPerMonitor = 16
 	c.Log.Level, c.Log.Format = "info", "text"
 	return c
@@ -102,6 +106,9 @@ func (c *config) check() error {
 	}
 	if n := c.Runtime.PodsPerMonitor; n < 1 || n > 64 {
 		return fmt.Errorf("configuration: runtime.pods_per_monitor: %d is not between 1 and 64", n)
+	}
+	if d := c.Registry.StallTimeout; d < time.Second {
+		return fmt.Errorf("configuration: registry.stall_timeout: %s is less than 1s", d)
 	}
 	switch c.Log.Format {
 	case "text", "json":

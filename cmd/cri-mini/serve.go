@@ -84,7 +84,7 @@ func start(ctx context.Context, c config, log *slog.Logger) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	if d.images, err = image.Open(ctx, image.Config{Root: filepath.Join(c.StateDir, "images"), Registry: registry.Config{ConfigDir: c.Registry.ConfigDir}, Logger: log}); err != nil {
+	if d.images, err = image.Open(ctx, image.Config{Root: filepath.Join(c.StateDir, "images"), Registry: registry.Config{ConfigDir: c.Registry.ConfigDir, StallTimeout: c.Registry.StallTimeout}, Logger: log}); err != nil {
 		return nil, err
 	}
 	if d.network, err = netns.New(ctx, netns.Config{
