@@ -88,10 +88,13 @@ func jsonWord(t reflect.Type) string {
 }
 
 // options are those that every plan of this call has.
-func (a *app) options(id, bundle string) compile.Options {
+func (a *app) options(id, bundle string) (compile.Options, error) {
+	if err := a.probe(); err != nil {
+		return compile.Options{}, err
+	}
 	return compile.Options{
 		ID: id, Container: id, Facts: a.facts, Bundle: bundle, Command: true,
 		Seccomp: a.seccomp,
 		Warn:    func(s string) { a.log.debugf("%s", s) },
-	}
+	}, nil
 }

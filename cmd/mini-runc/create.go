@@ -59,8 +59,10 @@ func (m *making) request(a *app, id, gate string) (engine.CommandRequest, error)
 }
 
 func (m *making) plan(a *app, b *bundle, id, gate string) (*plan.Plan, error) {
-	var err error
-	o := a.options(id, b.dir)
+	o, err := a.options(id, b.dir)
+	if err != nil {
+		return nil, err
+	}
 	o.Gate, o.NoPivot, o.NoNewKeyring, o.PreserveFDs = gate, m.noPivot, m.noNewKeyring, m.preserveFDs
 	if o.ConsoleSocket, err = absolute(m.consoleSocket); err != nil {
 		return nil, err
@@ -103,6 +105,7 @@ func create(ctx context.Context, a *app, args []string) error {
 	if err != nil {
 		return err
 	}
+	giveStdio(req.Spec, req.Spec.Process, true)
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer stop()
 	p, err := e.Create(ctx, req)
@@ -120,10 +123,7 @@ func (a *app) prepare(m *making, id string, gated bool) (*engine.Command, engine
 	if err := engine.CheckID(id); err != nil {
 		return nil, engine.CommandRequest{}, err
 	}
-	e, err := a.engine(true)
-	if err != nil {
-		return nil, engine.CommandRequest{}, err
-	}
+	e := a.engine()
 	gate := ""
 	if gated {
 		gate = e.Gate(id)
@@ -137,10 +137,7 @@ func start(ctx context.Context, a *app, args []string) error {
 	if err != nil {
 		return err
 	}
-	e, err := a.engine(true)
-	if err != nil {
-		return err
-	}
+	e := a.engine()
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer stop()
 	return e.Start(ctx, rest[0])
@@ -161,6 +158,7 @@ func run(ctx context.Context, a *app, args []string) error {
 	if err != nil {
 		return err
 	}
+	giveStdio(req.Spec, req.Spec.Process, m.detach)
 	if !m.detach && !m.noSubreaper {
 		// What the container's init leaves behind, without a PID namespace, becomes ours.
 		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {

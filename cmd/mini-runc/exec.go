@@ -70,10 +70,7 @@ func execute(ctx context.Context, a *app, args []string) error {
 }
 
 func (x *execOptions) run(ctx context.Context, a *app, id string, args []string) (int, error) {
-	e, err := a.engine(true)
-	if err != nil {
-		return 0, err
-	}
+	e := a.engine()
 	text, err := e.Config(id)
 	if err != nil {
 		return 0, err
@@ -89,7 +86,10 @@ func (x *execOptions) run(ctx context.Context, a *app, id string, args []string)
 	if err := checkConsole(proc.Terminal, x.detach, x.consoleSocket); err != nil {
 		return 0, err
 	}
-	o := a.options(id, "")
+	o, err := a.options(id, "")
+	if err != nil {
+		return 0, err
+	}
 	o.PreserveFDs = x.preserveFDs
 	if o.ConsoleSocket, err = absolute(x.consoleSocket); err != nil {
 		return 0, err
@@ -101,6 +101,7 @@ func (x *execOptions) run(ctx context.Context, a *app, id string, args []string)
 	if err != nil {
 		return 0, err
 	}
+	giveStdio(spec, proc, x.detach)
 	launch := func(ctx context.Context, console func(*os.File) error) (*engine.Process, error) {
 		return e.Exec(ctx, engine.CommandExec{Container: id, Plan: p, Console: console, PreserveFDs: int(x.preserveFDs)})
 	}

@@ -23,10 +23,7 @@ func kill(ctx context.Context, a *app, args []string) error {
 			return err
 		}
 	}
-	e, err := a.engine(true)
-	if err != nil {
-		return err
-	}
+	e := a.engine()
 	return e.Kill(ctx, rest[0], sig, all)
 }
 
@@ -56,9 +53,6 @@ func remove(ctx context.Context, a *app, args []string) error {
 	if err != nil {
 		return err
 	}
-	e, err := a.engine(true)
-	if err != nil {
-		return err
-	}
+	e := a.engine()
 	return e.Delete(ctx, rest[0], force)
 }

@@ -44,7 +44,8 @@ type field struct {
 }
 
 func (l *logger) fail(err error) {
-	fmt.Fprintln(os.Stderr, "mini-runc:", err)
+	msg := strings.ReplaceAll(err.Error(), "\n", "; ") // errors that were joined
+	fmt.Fprintln(os.Stderr, "mini-runc:", msg)
 	if l.file == nil {
 		return
 	}
@@ -56,7 +57,7 @@ func (l *logger) fail(err error) {
 			more = append(more, field{"errno", int(errno)})
 		}
 	}
-	l.record("error", err.Error(), more...)
+	l.record("error", msg, more...)
 }
 
 func (l *logger) warn(msg string) {

@@ -39,7 +39,9 @@ type app struct {
 	systemd bool
 	log     *logger
 	out     io.Writer
-	facts   host.Facts // see engine
+	facts   host.Facts // see probe
+	probed  bool
+	dry     bool // nothing may be written
 }
 
 type command struct {
@@ -159,25 +161,33 @@ func usage(w io.Writer) {
 	fmt.Fprint(w, "\nmini-runc COMMAND --help lists a command's options.\n")
 }
 
-// engine gives the engine on --root. With probe the machine's facts are known afterwards.
-func (a *app) engine(probe bool) (*engine.Command, error) {
-	cfg := engine.CommandConfig{Root: a.root, Warn: a.log.warn}
-	if !probe {
-		return engine.NewCommand(cfg), nil
-	}
-	var err error
-	if a.facts, err = host.Probe(); err != nil {
+// engine gives the engine on --root.
+func (a *app) engine() *engine.Command {
+	return engine.NewCommand(engine.CommandConfig{Root: a.root, Warn: a.log.warn, Cgroups: a.cgroups, Helper: helper()})
+}
+
+func (a *app) cgroups() (*cgroup.Tree, error) {
+	if err := a.probe(); err != nil {
 		return nil, err
 	}
 	driver := cgroup.DriverCgroupfs
 	if a.systemd {
 		driver = cgroup.DriverSystemd
 	}
-	if cfg.Cgroups, err = cgroup.New(cgroup.Config{Layout: cgroup.Layout(a.facts.Cgroup), Driver: driver}); err != nil {
+	tree, err := cgroup.New(cgroup.Config{Layout: cgroup.Layout(a.facts.Cgroup), Driver: driver})
+	if err != nil {
 		return nil, fmt.Errorf("cgroups: %w", err)
 	}
-	cfg.Helper = helper()
-	return engine.NewCommand(cfg), nil
+	return tree, nil
+}
+
+// probe learns the facts of the machine, once.
+func (a *app) probe() (err error) {
+	if !a.probed {
+		a.facts, err = host.Probe()
+		a.probed = err == nil
+	}
+	return err
 }
 
 // helper finds cri-mini-init.

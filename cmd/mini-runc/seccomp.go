@@ -1,18 +1,114 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/cri-mini/cri-mini/runtime/seccomp"
 )
 
-// seccomp compiles a profile for the compiler of plans.
-func (a *app) seccomp(p *specs.LinuxSeccomp) ([]byte, uint64, string, error) {
+// seccompDir holds compiled profiles. No container can have this name, see engine.CheckID.
+const seccompDir = "@seccomp"
+
+// seccompKept is how many there may be; a machine has a handful.
+const seccompKept = 64
+
+// seccomp compiles a profile for the compiler of plans. That takes libseccomp some 5 ms, so the result is kept
+// below --root, named after what it depends on: the profile, the kernel, the library, this program.
+func (a *app) seccomp(p *specs.LinuxSeccomp) (bpf []byte, flags uint64, description string, err error) {
+	description = fmt.Sprintf("%s/%d-rules", p.DefaultAction, len(p.Syscalls))
+	path := filepath.Join(a.root, seccompDir, a.seccompKey(p))
+	if bpf, flags, ok := readFilter(path); ok {
+		return bpf, flags, description, nil
+	}
 	f, err := seccomp.Compile(p)
 	if err != nil {
 		return nil, 0, "", err
 	}
-	return f.BPF, uint64(f.Flags), fmt.Sprintf("%s/%d-rules", p.DefaultAction, len(p.Syscalls)), nil
+	if a.dry {
+		return f.BPF, uint64(f.Flags), description, nil
+	}
+	if err := keepFilter(path, f.BPF, uint64(f.Flags)); err != nil {
+		a.log.debugf("keep seccomp filter: %v", err)
+	}
+	return f.BPF, uint64(f.Flags), description, nil
+}
+
+func (a *app) seccompKey(p *specs.LinuxSeccomp) string {
+	bare := *p
+	bare.ListenerPath, bare.ListenerMetadata = "", ""
+	text, _ := json.Marshal(struct {
+		Profile *specs.LinuxSeccomp
+		Notify  bool
+		Version string
+		Library string
+		Kernel  any
+		Actions []string
+	}{&bare, p.ListenerPath != "", version, seccomp.LibraryVersion(), a.facts.Kernel, a.facts.SeccompActions})
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
+}
+
+// A kept filter is the flags, the instructions, and a SHA-256 of both: half a file is no filter.
+func readFilter(path string) (bpf []byte, flags uint64, ok bool) {
+	b, err := os.ReadFile(path)
+	if err != nil || len(b) <= 8+sha256.Size {
+		return nil, 0, false
+	}
+	body := b[:len(b)-sha256.Size]
+	if sum := sha256.Sum256(body); string(sum[:]) != string(b[len(body):]) {
+		return nil, 0, false
+	}
+	return body[8:], binary.LittleEndian.Uint64(body), true
+}
+
+func keepFilter(path string, bpf []byte, flags uint64) error {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(filepath.Dir(dir), 0o711); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !os.IsExist(err) {
+		return err
+	}
+	forgetOldest(dir)
+	body := append(binary.LittleEndian.AppendUint64(nil, flags), bpf...)
+	sum := sha256.Sum256(body)
+	f, err := os.CreateTemp(dir, ".new-")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(body, sum[:]...))
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+	}
+	return err
+}
+
+// forgetOldest makes room for one more.
+func forgetOldest(dir string) {
+	entries, err := os.ReadDir(dir)
+	for err == nil && len(entries) >= seccompKept {
+		oldest, at := 0, time.Now()
+		for i, e := range entries {
+			if info, err := e.Info(); err == nil && info.ModTime().Before(at) {
+				oldest, at = i, info.ModTime()
+			}
+		}
+		_ = os.Remove(filepath.Join(dir, entries[oldest].Name()))
+		entries = append(entries[:oldest], entries[oldest+1:]...)
+	}
 }

@@ -17,10 +17,7 @@ func state(_ context.Context, a *app, args []string) error {
 	if err != nil {
 		return err
 	}
-	e, err := a.engine(false)
-	if err != nil {
-		return err
-	}
+	e := a.engine()
 	s, err := e.State(rest[0])
 	if err != nil {
 		return err
@@ -41,10 +38,7 @@ func list(_ context.Context, a *app, args []string) error {
 	if _, err := parse(fs, args, 0, 0); err != nil {
 		return err
 	}
-	e, err := a.engine(false)
-	if err != nil {
-		return err
-	}
+	e := a.engine()
 	listed, err := e.List()
 	if err != nil {
 		return err
@@ -97,10 +91,8 @@ func showPlan(_ context.Context, a *app, args []string) error {
 	if len(rest) == 1 {
 		m.bundle = rest[0]
 	}
-	e, err := a.engine(true)
-	if err != nil {
-		return err
-	}
+	a.dry = true
+	e := a.engine()
 	b, err := openBundle(m.bundle)
 	if err != nil {
 		return err

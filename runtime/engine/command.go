@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -36,8 +37,9 @@ func (e statusError) Is(target error) bool { return target == ErrStatus }
 
 // CommandConfig is what a Command needs to know.
 type CommandConfig struct {
-	Root    string // directory of all containers, one directory each; "/run/mini-runc"
-	Cgroups *cgroup.Tree
+	Root string // directory of all containers, one directory each; "/run/mini-runc"
+	// Cgroups is asked at most once, and only by what needs it: to know the hierarchies costs half a millisecond.
+	Cgroups func() (*cgroup.Tree, error)
 	Helper  string // path of the cri-mini-init binary; create, run and exec need it
 	// Warn hears of what went wrong and stops nothing, such as a poststop hook that failed. May be nil.
 	Warn func(string)
@@ -55,11 +57,14 @@ type CommandConfig struct {
 // life: create, start or delete. The progress file's is held for single records of the journal, so that state
 // can be asked by a hook that create is waiting for.
 type Command struct {
-	cfg CommandConfig
+	cfg     CommandConfig
+	cgroups func() (*cgroup.Tree, error)
 }
 
 // NewCommand touches no file.
-func NewCommand(cfg CommandConfig) *Command { return &Command{cfg: cfg} }
+func NewCommand(cfg CommandConfig) *Command {
+	return &Command{cfg: cfg, cgroups: sync.OnceValues(cfg.Cgroups)}
+}
 
 // Gate is the path of the FIFO that a plan for Create waits at.
 func (c *Command) Gate(id string) string { return filepath.Join(c.dir(id), "gate") }
@@ -126,12 +131,14 @@ func (c *Command) make(id string) (*commandContainer, error) {
 	}
 	ct := &commandContainer{cmd: c, id: id}
 	err := ct.begin(dir)
-	if err != nil {
-		ct.close()
-		_ = os.RemoveAll(dir)
-		return nil, err
+	if err == nil {
+		return ct, nil
 	}
-	return ct, nil
+	if ct.lock != nil { // else it is somebody else's already
+		_ = os.RemoveAll(dir)
+	}
+	ct.close()
+	return nil, err
 }
 
 func (ct *commandContainer) begin(dir string) (err error) {

@@ -79,11 +79,15 @@ func (c *Command) freeGroup(p *plan.Plan) (string, error) {
 	if i < 0 {
 		return "", nil
 	}
+	tree, err := c.cgroups()
+	if err != nil {
+		return "", err
+	}
 	path := p.Ops[i].Str[0]
-	if !c.cfg.Cgroups.Exists(path) {
+	if !tree.Exists(path) {
 		return path, nil
 	}
-	pids, err := c.cfg.Cgroups.Procs(path)
+	pids, err := tree.Procs(path)
 	if err != nil {
 		return "", fmt.Errorf("linux.cgroupsPath: %w", err)
 	}
@@ -101,10 +105,12 @@ func (ct *commandContainer) carryOut(ctx context.Context, req CommandRequest, gr
 	if err := ct.writeDown(req, group); err != nil {
 		return nil, err
 	}
-	r := ct.cmd.newRun(req.Plan, ct, req.Console, req.PreserveFDs)
+	r, err := ct.cmd.newRun(req.Plan, ct, req.Console, req.PreserveFDs)
+	if err != nil {
+		return nil, err
+	}
 	r.id = ct.id
 	defer r.close()
-	var err error
 	if r.page, err = ct.sharedPage(); err != nil {
 		return nil, err
 	}
@@ -192,8 +198,20 @@ func (ct *commandContainer) sharedPage() (*linux.SharedPage, error) {
 // explainOOM marks a start that failed because the kernel killed init for memory.
 func (c *Command) explainOOM(err error, group string) error {
 	var op *OpError
-	if errors.As(err, &op) && op.Killed && group != "" {
-		op.OOM = c.cfg.Cgroups.OOMKills(group) > 0
+	if errors.As(err, &op) && op.Killed {
+		op.OOM = c.oomKills(group) > 0
 	}
 	return err
+}
+
+// oomKills counts the kernel's kills in a cgroup; there are none in "".
+func (c *Command) oomKills(group string) uint64 {
+	if group == "" {
+		return 0
+	}
+	tree, err := c.cgroups()
+	if err != nil {
+		return 0
+	}
+	return tree.OOMKills(group)
 }

@@ -26,10 +26,8 @@ func (c *Command) Kill(ctx context.Context, id string, sig unix.Signal, all bool
 	if r.status == string(specs.StateStopped) && !all {
 		return statusError(fmt.Sprintf("kill container %s: it has stopped", id))
 	}
-	if all && r.Cgroup != "" && sig == unix.SIGKILL {
-		err = c.cfg.Cgroups.Kill(ctx, r.Cgroup)
-	} else if all && r.Cgroup != "" {
-		err = c.signalGroup(r.Cgroup, sig)
+	if all && r.Cgroup != "" {
+		err = c.signalGroup(ctx, r.Cgroup, sig)
 	}
 	if r.status != string(specs.StateStopped) && (!all || sig == unix.SIGKILL) {
 		err = errors.Join(err, killProcess(r.proc, sig))
@@ -47,8 +45,15 @@ func (c *Command) Kill(ctx context.Context, id string, sig unix.Signal, all bool
 }
 
 // signalGroup sends a signal to each process of a cgroup, by pidfd: none can be mistaken for a later one.
-func (c *Command) signalGroup(path string, sig unix.Signal) error {
-	pids, err := c.cfg.Cgroups.Procs(path)
+func (c *Command) signalGroup(ctx context.Context, path string, sig unix.Signal) error {
+	tree, err := c.cgroups()
+	if err != nil {
+		return err
+	}
+	if sig == unix.SIGKILL {
+		return tree.Kill(ctx, path)
+	}
+	pids, err := tree.Procs(path)
 	if err != nil {
 		return err
 	}
@@ -126,10 +131,14 @@ func (ct *commandContainer) release(ctx context.Context, n notes, o plan.Object)
 	case plan.Process:
 		return endProcess(ctx, n.proc)
 	case plan.Cgroup:
-		if err := ct.cmd.cfg.Cgroups.Kill(ctx, o.Name); err != nil {
+		tree, err := ct.cmd.cgroups()
+		if err != nil {
 			return err
 		}
-		return ct.cmd.cfg.Cgroups.Remove(ctx, o.Name)
+		if err := tree.Kill(ctx, o.Name); err != nil {
+			return err
+		}
+		return tree.Remove(ctx, o.Name)
 	case plan.Mount, plan.Namespace:
 		return unpin(o.Name)
 	case plan.Hooks:

@@ -37,7 +37,10 @@ func (c *Command) Exec(ctx context.Context, req CommandExec) (*Process, error) {
 		return nil, err
 	}
 	defer target.Close()
-	r := c.newRun(req.Plan, nil, req.Console, req.PreserveFDs)
+	r, err := c.newRun(req.Plan, nil, req.Console, req.PreserveFDs)
+	if err != nil {
+		return nil, err
+	}
 	defer r.close()
 	r.given[plan.PathPidfd] = int(target.Fd())
 	p := &Process{}

@@ -52,8 +52,15 @@ func (s *localSpawner) spawn(_ context.Context, req spawnRequest) (spawned, erro
 }
 
 // newRun prepares to walk a plan whose init is a child of this process.
-func (c *Command) newRun(p *plan.Plan, j Journal, console func(*os.File) error, preserve int) *run {
-	r := &run{plan: p, journal: j, cgroups: c.cfg.Cgroups, given: map[string]int{}}
+func (c *Command) newRun(p *plan.Plan, j Journal, console func(*os.File) error, preserve int) (*run, error) {
+	if _, err := os.Stat(c.cfg.Helper); err != nil {
+		return nil, fmt.Errorf("find the helper cri-mini-init: %w; it belongs there, or beside this program", err)
+	}
+	tree, err := c.cgroups()
+	if err != nil {
+		return nil, err
+	}
+	r := &run{plan: p, journal: j, cgroups: tree, given: map[string]int{}}
 	for i := range preserve {
 		r.given[plan.PathPreserved+strconv.Itoa(3+i)] = 3 + i
 	}
@@ -69,7 +76,7 @@ func (c *Command) newRun(p *plan.Plan, j Journal, console func(*os.File) error, 
 	}
 	r.spawner = &localSpawner{helper: c.cfg.Helper, slots: len(p.Slots)}
 	r.init()
-	return r
+	return r, nil
 }
 
 // Signal sends a signal; ErrGone when it has ended.
@@ -137,7 +144,7 @@ func (c *Command) diedInExec(n ProcessNote, group string) bool {
 	if ok && s.start == n.StartTime && s.ended() && s.comm == initName {
 		return true
 	}
-	if group == "" || c.cfg.Cgroups.OOMKills(group) == 0 {
+	if c.oomKills(group) == 0 {
 		return false
 	}
 	for range 200 { // its end is a matter of microseconds
