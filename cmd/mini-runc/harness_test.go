@@ -26,7 +26,12 @@ const insideEnv = "MINI_RUNC_TEST_PROGRAMS"
 func TestMain(m *testing.M) {
 	programs = os.Getenv(insideEnv)
 	if programs != "" || os.Getuid() != 0 {
-		os.Exit(m.Run())
+		code := m.Run()
+		if left, _ := filepath.Glob("/sys/fs/cgroup/*" + ours); len(left) > 0 {
+			fmt.Fprintln(os.Stderr, "left cgroups:", left)
+			code = 1
+		}
+		os.Exit(code)
 	}
 	os.Exit(inNamespaces())
 }
