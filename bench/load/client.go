@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -41,6 +42,7 @@ type client struct {
 	version string
 	logs    string // directory for the pods' logs
 	run     string // tells this run's pods from others
+	made    atomic.Int64
 }
 
 func connect(ctx context.Context, o options) (*client, error) {
@@ -105,8 +107,10 @@ type pod struct {
 	log       string
 }
 
-func (c *client) podConfig(n int) *criapi.PodSandboxConfig {
-	name := fmt.Sprintf("bench-%s-%d", c.run, n)
+// podConfig has a name, and so a log, that no pod of this run had before: the log
+// is how up knows that the container is ready.
+func (c *client) podConfig() *criapi.PodSandboxConfig {
+	name := fmt.Sprintf("bench-%s-%d", c.run, c.made.Add(1))
 	config := &criapi.PodSandboxConfig{
 		Metadata:     &criapi.PodSandboxMetadata{Name: name, Uid: name, Namespace: "bench"},
 		Hostname:     name,
@@ -160,10 +164,10 @@ func timed(r *result, name string, f func() error) error {
 }
 
 // up makes a pod with a running container.
-func (c *client) up(ctx context.Context, r *result, n int) (*pod, error) {
+func (c *client) up(ctx context.Context, r *result) (*pod, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	p := &pod{config: c.podConfig(n)}
+	p := &pod{config: c.podConfig()}
 	p.log = filepath.Join(p.config.LogDirectory, "main.log")
 	if err := os.MkdirAll(p.config.LogDirectory, 0o755); err != nil {
 		return nil, err

@@ -110,6 +110,10 @@ func (s *runtime) CreateContainer(_ context.Context, r *criapi.CreateContainerRe
 	defer s.mu.Unlock()
 	id := "c-" + r.PodSandboxId
 	s.logs[id] = filepath.Join(r.SandboxConfig.LogDirectory, r.Config.LogPath)
+	// A line of another pod would make the client stop this one too early.
+	if _, err := os.Stat(s.logs[id]); err == nil {
+		return nil, fmt.Errorf("log %s is there before its container", s.logs[id])
+	}
 	return &criapi.CreateContainerResponse{ContainerId: id}, nil
 }
 

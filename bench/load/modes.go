@@ -44,8 +44,8 @@ func each(ctx context.Context, n, workers int, f func(context.Context, int) erro
 // cycles runs whole lives of pods.
 func cycles(ctx context.Context, c *client, r *result, workers int) error {
 	began := time.Now()
-	err := each(ctx, c.runs, workers, func(ctx context.Context, i int) error {
-		p, err := c.up(ctx, r, i)
+	err := each(ctx, c.runs, workers, func(ctx context.Context, _ int) error {
+		p, err := c.up(ctx, r)
 		if err != nil {
 			return err
 		}
@@ -60,8 +60,8 @@ func upAndDown(ctx context.Context, c *client, r *result, rep *report) error {
 	var mu sync.Mutex
 	var pods []*pod
 	began := time.Now()
-	err := each(ctx, c.pods, c.workers, func(ctx context.Context, i int) error {
-		p, err := c.up(ctx, r, i)
+	err := each(ctx, c.pods, c.workers, func(ctx context.Context, _ int) error {
+		p, err := c.up(ctx, r)
 		mu.Lock()
 		defer mu.Unlock()
 		pods = append(pods, p)
@@ -81,7 +81,7 @@ func upAndDown(ctx context.Context, c *client, r *result, rep *report) error {
 // execs runs a program in one container again and again.
 func execs(ctx context.Context, c *client, r *result, workers int) error {
 	quiet := newResult("") // the pod around it is not what is measured
-	p, err := c.up(ctx, quiet, 0)
+	p, err := c.up(ctx, quiet)
 	if err != nil {
 		return err
 	}
