@@ -81,7 +81,7 @@ func (n *Network) Prepare(r Request) (*Attachment, error) {
 	}
 	caps, err := n.capabilities(r)
 	if err != nil {
-		return nil, fmt.Errorf("prepare network of pod %s: %w", r.PodID, err)
+		return nil, &RequestError{err}
 	}
 	return &Attachment{
 		PodID: r.PodID, Mode: c.mode, Network: c.list.Name, Conflist: c.list.Bytes,
@@ -95,6 +95,14 @@ func (n *Network) Prepare(r Request) (*Attachment, error) {
 		},
 	}, nil
 }
+
+// RequestError is a pod's wish that no network can fulfil as it is written; its words name the field.
+type RequestError struct{ Err error }
+
+func (e *RequestError) Error() string { return "pod config: " + e.Err.Error() }
+
+// Unwrap gives what is wrong.
+func (e *RequestError) Unwrap() error { return e.Err }
 
 func (n *Network) capabilities(r Request) (map[string]json.RawMessage, error) {
 	args := map[string]any{}

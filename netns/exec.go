@@ -28,7 +28,11 @@ type PluginError struct {
 	Code    uint
 	Msg     string
 	Details string
+	Err     error // the built-in plugin's own; nil for a program
 }
+
+// Unwrap gives the built-in plugin's error.
+func (e *PluginError) Unwrap() error { return e.Err }
 
 func (e *PluginError) Error() string {
 	s := fmt.Sprintf("cni plugin %s %s: %s", e.Plugin, e.Command, e.Msg)
@@ -73,7 +77,8 @@ func (e *executor) ExecPlugin(ctx context.Context, path string, stdin []byte, en
 	}
 	var out []byte
 	var err error
-	if path == bridge.Type {
+	builtin := path == bridge.Type
+	if builtin {
 		out, err = e.builtin.Exec(ctx, stdin, a)
 	} else {
 		out, err = run(ctx, path, stdin, environ)
@@ -82,6 +87,9 @@ func (e *executor) ExecPlugin(ctx context.Context, path string, stdin []byte, en
 		return out, nil
 	}
 	p := &PluginError{Plugin: filepath.Base(path), Command: a.Command, Code: types.ErrInternal, Msg: err.Error()}
+	if builtin {
+		p.Err = err
+	}
 	var t *types.Error
 	if errors.As(err, &t) {
 		p.Code, p.Msg, p.Details = t.Code, t.Msg, t.Details

@@ -53,6 +53,9 @@ func (m *Manager) create(ctx context.Context, p *Pod, config *criapi.ContainerCo
 	if c.Log, err = oci.LogPath(p.Config, config); err != nil {
 		return "", invalid(err)
 	}
+	if config.GetImage().GetImage() == "" {
+		return "", fmt.Errorf("config.image.image: is empty: %w", ErrInvalid)
+	}
 	img, ok := m.cfg.Images.Resolve(config.GetImage().GetImage())
 	if !ok {
 		return "", fmt.Errorf("config.image.image: %q is not on this node; pull it first: %w", config.GetImage().GetImage(), ErrNotFound)

@@ -42,6 +42,12 @@ func (e invalidError) Unwrap() error        { return e.error }
 
 func invalid(err error) error { return invalidError{err} }
 
+// stateError is an error whose words say all, as an ErrState.
+type stateError struct{ error }
+
+func (e stateError) Is(target error) bool { return target == ErrState }
+func (e stateError) Unwrap() error        { return e.error }
+
 // Image is what a container needs to know of its image.
 type Image struct {
 	ID            string // config digest
@@ -227,7 +233,7 @@ func (m *Manager) checkHandler(name string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("runtime_handler: %q is not configured: %w", name, ErrInvalid)
+	return fmt.Errorf("runtime_handler: %q is none of the configured %q: %w", name, m.cfg.Handlers, ErrInvalid)
 }
 
 func metadataKey(c *criapi.PodSandboxConfig) string {

@@ -11,6 +11,7 @@ import (
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/cri-mini/cri-mini/netns"
+	"github.com/cri-mini/cri-mini/netns/nat"
 	"github.com/cri-mini/cri-mini/oci"
 	"github.com/cri-mini/cri-mini/runtime/compile"
 	"github.com/cri-mini/cri-mini/runtime/journal"
@@ -121,6 +122,9 @@ func (m *Manager) attach(ctx context.Context, p *Pod) error {
 		req.Ports = append(req.Ports, netns.PortMapping{Protocol: pm.GetProtocol().String(), ContainerPort: pm.GetContainerPort(), HostPort: pm.GetHostPort(), HostIP: pm.GetHostIp()})
 	}
 	att, err := m.cfg.Network.Prepare(req)
+	if bad := (*netns.RequestError)(nil); errors.As(err, &bad) {
+		return invalid(err)
+	}
 	if err != nil {
 		return err
 	}
@@ -132,7 +136,11 @@ func (m *Manager) attach(ctx context.Context, p *Pod) error {
 		return err
 	}
 	p.att = att
-	return m.cfg.Network.Attach(ctx, att)
+	err = m.cfg.Network.Attach(ctx, att)
+	if held := (*nat.ConflictError)(nil); errors.As(err, &held) {
+		return stateError{err}
+	}
+	return err
 }
 
 // writeFiles writes the files that the pod's containers bind: resolv.conf, hosts, hostname.

@@ -132,6 +132,9 @@ func readProfile(config *criapi.ContainerConfig) ([]byte, error) {
 		return nil, nil
 	}
 	st, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("linux.security_context.seccomp.localhost_ref: %s does not exist on this node: %w", path, ErrInvalid)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("linux.security_context.seccomp.localhost_ref: read profile: %w", err)
 	}

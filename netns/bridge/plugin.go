@@ -192,10 +192,7 @@ func (p *Plugin) Exec(ctx context.Context, conf []byte, a Args) ([]byte, error) 
 	default:
 		return nil, types.NewError(types.ErrInvalidEnvironmentVariables, "unknown CNI_COMMAND "+a.Command, "")
 	}
-	if err == nil || errors.As(err, new(*types.Error)) {
-		return out, err
-	}
-	return nil, types.NewError(types.ErrInternal, err.Error(), "")
+	return out, err
 }
 
 func (c Conf) validate(bridge string) error {
