@@ -167,6 +167,9 @@ func (ct *commandContainer) writeDown(req CommandRequest, group string) error {
 			n.OwnPIDs = n.OwnPIDs || ns.Type == specs.PIDNamespace && ns.Path == ""
 		}
 	}
+	if i := n.Gate - 1; i >= 0 && req.Plan.Ops[i].Str[0] == plan.BarrierCreated {
+		n.Gate = i // create returns when init meets it there; init may be on its way to the gate still
+	}
 	for i := n.Gate; i >= 0 && i <= n.Exec; i++ {
 		if req.Plan.Ops[i].Side != plan.Parent {
 			n.Ops = append(n.Ops, noteOp{i, req.Plan.Ops[i].Kind, req.Plan.Summary(i)})

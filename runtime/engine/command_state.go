@@ -31,7 +31,7 @@ type containerNote struct {
 	Cgroup      string            `json:"cgroup"`
 	Limited     bool              `json:"limited"` // its memory is
 	OwnPIDs     bool              `json:"ownPIDs"` // it has a PID namespace of its own
-	Gate        int               `json:"gate"`    // op at which init waits for start; -1 for none
+	Gate        int               `json:"gate"`    // op from which on init waits for start; -1 for none
 	Exec        int               `json:"exec"`    // op that becomes the program
 	Ops         []noteOp          `json:"ops,omitempty"`
 	Poststart   []specs.Hook      `json:"poststart,omitempty"`
