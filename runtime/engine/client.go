@@ -29,7 +29,7 @@ type client struct {
 	calls map[uint64]chan answer
 	pods  map[string]bool // guarded by pool.mu
 	dead  chan struct{}
-	items chan answer // the list that follows a Welcome, ended by an item without id
+	items chan answer // the list that follows a Welcome, ended by an item without id and pod
 	exits func(*client, *wire.Message)
 }
 
@@ -58,7 +58,7 @@ func dial(path string, exits func(*client, *wire.Message)) (*client, []answer, e
 	for {
 		select {
 		case it := <-c.items:
-			if it.msg.ID == "" {
+			if it.msg.ID == "" && it.msg.Pod == "" {
 				return c, items, nil
 			}
 			items = append(items, it)

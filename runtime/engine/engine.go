@@ -68,7 +68,7 @@ type process struct {
 	exit      Exit
 }
 
-// Known is what a monitor told about a process at Open.
+// Known is what a monitor told about a process at Open. Without an ID it says that the monitor serves the pod.
 type Known struct {
 	ID, Pod   string
 	PID       int

@@ -68,6 +68,9 @@ func (x *Exit) setStatus(st unix.WaitStatus) {
 // learn takes one item of a monitor's list at Open.
 func (e *Engine) learn(c *client, it answer) Known {
 	m := it.msg
+	if m.Kind == 0 {
+		return Known{Pod: m.Pod} // a pod that the monitor serves
+	}
 	p := &process{id: m.ID, pod: m.Pod, kind: m.Kind, pid: m.PID, startTime: m.StartTime, client: c, done: make(chan struct{})}
 	if len(it.fds) > 0 {
 		p.tty = os.NewFile(uintptr(it.fds[0]), "tty")

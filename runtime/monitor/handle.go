@@ -57,8 +57,12 @@ func fail(reply *wire.Message, what string, err error) {
 	}
 }
 
-// sendItems tells a new daemon about every process, with the terminals' masters.
+// sendItems tells a new daemon about every pod, for it has to say when that is gone, and about every process, with the
+// terminals' masters.
 func (m *monitor) sendItems() {
+	for pod := range m.pods {
+		m.send(&wire.Message{Type: wire.TypeItem, Pod: pod}, -1)
+	}
 	for id, p := range m.procs {
 		item := &wire.Message{
 			Type: wire.TypeItem, ID: id, Pod: p.pod, Kind: p.kind, PID: p.pid, StartTime: p.startTime, Terminal: p.terminal,
@@ -69,6 +73,9 @@ func (m *monitor) sendItems() {
 			fd = p.tty.fd
 		}
 		m.send(item, fd)
+	}
+	for pod := range m.pods { // also those of which no process is left
+		m.send(&wire.Message{Type: wire.TypeItem, ID: "pod", Pod: pod}, -1)
 	}
 	m.send(&wire.Message{Type: wire.TypeItem}, -1) // the end of the list
 }

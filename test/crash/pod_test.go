@@ -8,6 +8,10 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -106,7 +110,7 @@ func (c *container) start() {
 	c.n.t.Helper()
 	call(c.n, "StartContainer", func(ctx context.Context, retry bool) (*criapi.StartContainerResponse, error) {
 		r, err := c.n.rt.StartContainer(ctx, &criapi.StartContainerRequest{ContainerId: c.id})
-		if err != nil && retry && c.status().State == criapi.ContainerState_CONTAINER_EXITED {
+		if err != nil && retry && status.Code(err) != codes.Unavailable && c.status().State == criapi.ContainerState_CONTAINER_EXITED {
 			return &criapi.StartContainerResponse{}, nil
 		}
 		return r, err
