@@ -74,8 +74,5 @@ func (m *monitor) sendItems() {
 		}
 		m.send(item, fd)
 	}
-	for pod := range m.pods { // also those of which no process is left
-		m.send(&wire.Message{Type: wire.TypeItem, ID: "pod", Pod: pod}, -1)
-	}
 	m.send(&wire.Message{Type: wire.TypeItem}, -1) // the end of the list
 }

@@ -27,7 +27,7 @@ const (
 	_           Type = iota
 	TypeHello        // daemon: who are you, what do you have
 	TypeWelcome      // monitor: reply to Hello, followed by one TypeItem for each process
-	TypeItem         // monitor: one process that it watches or whose exit it keeps; a terminal's master goes with it
+	TypeItem         // monitor: one process that it watches or whose exit it keeps (a terminal's master goes with it); without a kind a pod
 	TypeSpawn        // daemon: clone an init; the slots' descriptors go with it
 	TypeSpawned      // monitor: reply; the pidfd goes with it
 	TypeAdopt        // daemon: take over a running container of a dead monitor; pidfd and master go with it
