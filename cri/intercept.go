@@ -28,11 +28,19 @@ func (s *Server) intercept(ctx context.Context, req any, info *grpc.UnaryServerI
 	resp, err = next(ctx, req)
 	level := slog.LevelDebug
 	if err != nil {
-		err = status.Error(code(err), err.Error())
+		err = status.Error(code(err), words(err))
 		level = slog.LevelInfo
 	}
 	s.Log.Log(ctx, level, path.Base(info.FullMethod), append(ids(req), "took", time.Since(began), "err", err)...)
 	return resp, err
+}
+
+// words of an error without the code that gRPC's own errors begin with.
+func words(err error) string {
+	if s, ok := err.(interface{ GRPCStatus() *status.Status }); ok { //nolint:errorlint // a wrapped one has words around it
+		return s.GRPCStatus().Message()
+	}
+	return err.Error()
 }
 
 // ids are the pod and container that a request names.

@@ -69,6 +69,19 @@ func (s *Store) choose(ctx context.Context, src fetcher, desc ispec.Descriptor) 
 	return t, s.readConfig(ctx, src, t)
 }
 
+// checkManifestType refuses what a registry does not call a manifest, as the login page of a proxy: the protocol
+// library would look for it among the blobs and say that it is not there.
+func checkManifestType(desc ispec.Descriptor) error {
+	switch desc.MediaType {
+	case ispec.MediaTypeImageManifest, ispec.MediaTypeImageIndex, dockerManifest, dockerList:
+		return nil
+	}
+	if strings.HasPrefix(desc.MediaType, dockerSchema1) {
+		return fmt.Errorf("manifest %s: %w", desc.Digest, errSchema1)
+	}
+	return fmt.Errorf("manifest %s: %w: the registry calls it %q", desc.Digest, ErrUnsupported, desc.MediaType)
+}
+
 var errSchema1 = fmt.Errorf("%w: Docker schema 1, whose layers cannot be verified; push it again with a current tool", ErrUnsupported)
 
 // document is a manifest or an index.

@@ -70,6 +70,9 @@ func (s *Store) pull(ctx context.Context, named reference.Named, auth *criapi.Au
 	if err != nil {
 		return nil, err
 	}
+	if err := checkManifestType(desc); err != nil {
+		return nil, err
+	}
 	names := store.NewImage{Digest: reference.TrimNamed(named).String() + "@" + desc.Digest.String()}
 	if tagged, ok := named.(reference.NamedTagged); ok {
 		names.Tag = tagged.String()

@@ -208,6 +208,7 @@ func TestBadImages(t *testing.T) {
 	put("chart:1", func(m *ispec.Manifest) { m.Config.MediaType = "application/vnd.cncf.helm.config.v1+json" })
 	reg.manifest(ispec.MediaTypeImageManifest, "both:1", map[string]any{"schemaVersion": 2, "config": config, "layers": []int{}, "manifests": []int{}})
 	reg.manifest("application/vnd.docker.distribution.manifest.v1+prettyjws", "schema1:1", map[string]any{"schemaVersion": 1, "fsLayers": []int{}})
+	reg.manifest("text/html", "page:1", map[string]any{"schemaVersion": 2})
 	loop := reg.manifest(ispec.MediaTypeImageIndex, "", index(ispec.MediaTypeImageIndex, on(m, amd64)))
 	for range maxNesting + 1 {
 		loop = reg.manifest(ispec.MediaTypeImageIndex, "nested:1", index(ispec.MediaTypeImageIndex, loop))
@@ -229,6 +230,7 @@ func TestBadImages(t *testing.T) {
 		{"chart:1", "helm", ErrUnsupported},
 		{"both:1", "both a manifest and an index", ErrCorrupt},
 		{"schema1:1", "schema 1", ErrUnsupported},
+		{"page:1", `calls it "text/html"`, ErrUnsupported},
 		{"nested:1", "more than 4 indexes", ErrCorrupt},
 	}
 	for _, tt := range tests {
