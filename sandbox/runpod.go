@@ -125,6 +125,9 @@ func (m *Manager) attach(ctx context.Context, p *Pod) error {
 	if bad := (*netns.RequestError)(nil); errors.As(err, &bad) {
 		return invalid(err)
 	}
+	if errors.Is(err, netns.ErrNoConfig) {
+		return stateError{err}
+	}
 	if err != nil {
 		return err
 	}
