@@ -18,6 +18,9 @@ import (
 // ErrMonitorGone is the error of a request whose monitor died before it answered.
 var ErrMonitorGone = errors.New("the monitor is gone")
 
+// errNotSent is the error of a request that a dead monitor never got: it may be made again, to another one.
+var errNotSent = fmt.Errorf("%w, the request was not sent", ErrMonitorGone)
+
 // client is the daemon's end of one monitor.
 type client struct {
 	path string
@@ -127,7 +130,7 @@ func (c *client) call(ctx context.Context, msg *wire.Message, fds ...int) (answe
 	}
 	if _, _, err := c.conn.WriteMsgUnix(msg.Encode(), oob, nil); err != nil {
 		c.drop(msg.Seq)
-		return answer{}, fmt.Errorf("%w: %w", ErrMonitorGone, err)
+		return answer{}, fmt.Errorf("%w: %w", errNotSent, err)
 	}
 	select {
 	case a := <-ch:

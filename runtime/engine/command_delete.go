@@ -131,7 +131,11 @@ func (ct *commandContainer) release(ctx context.Context, n notes, o plan.Object)
 	case plan.Process:
 		return endProcess(ctx, n.proc)
 	case plan.Cgroup:
-		return ct.cmd.removeGroup(ctx, o.Name)
+		tree, err := ct.cmd.cgroups()
+		if err != nil {
+			return err
+		}
+		return removeGroup(ctx, tree, o.Name)
 	case plan.Mount, plan.Namespace:
 		return unpin(o.Name)
 	case plan.Hooks:
@@ -145,28 +149,6 @@ func (ct *commandContainer) release(ctx context.Context, n notes, o plan.Object)
 		return nil
 	}
 	return fmt.Errorf("release %s %s: not an object of a command", o.Kind, o.Name)
-}
-
-// removeGroup kills what is in a cgroup and removes it. The init of a create that was killed may be on its way in:
-// it was cloned, nobody wrote its pid down, and it has the join files open. Either it finds the group gone and ends,
-// or it is in the way here and is killed in the next round.
-func (c *Command) removeGroup(ctx context.Context, path string) error {
-	tree, err := c.cgroups()
-	if err != nil {
-		return err
-	}
-	for _, limit := range []time.Duration{50 * time.Millisecond, 200 * time.Millisecond, cleanupLimit} {
-		if err = tree.Kill(ctx, path); err != nil {
-			return err
-		}
-		short, cancel := context.WithTimeout(ctx, limit)
-		err = tree.Remove(short, path)
-		cancel()
-		if err == nil || ctx.Err() != nil {
-			break
-		}
-	}
-	return err
 }
 
 // endProcess kills a process and waits until it has ended.

@@ -52,7 +52,28 @@ type Started struct {
 
 // Start carries out a container's plan and returns once its program runs. An error of an op is an *OpError.
 // Nothing of a start that failed runs on.
-func (e *Engine) Start(ctx context.Context, req StartRequest) (Started, error) {
+func (e *Engine) Start(ctx context.Context, req StartRequest) (started Started, err error) {
+	err = e.whileNotSent(ctx, func() error { started, err = e.startOnce(ctx, req); return err })
+	return started, err
+}
+
+// whileNotSent makes a request again when its monitor had died before it got it; another one takes its place soon.
+func (e *Engine) whileNotSent(ctx context.Context, f func() error) error {
+	for range 50 {
+		err := f()
+		if !errors.Is(err, errNotSent) {
+			return err
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return err
+		}
+	}
+	return f()
+}
+
+func (e *Engine) startOnce(ctx context.Context, req StartRequest) (Started, error) {
 	c, err := e.pool.of(req.Pod)
 	if err != nil {
 		return Started{}, err
@@ -82,6 +103,9 @@ func (e *Engine) launch(ctx context.Context, r *run, proc *process, timeout time
 		ID: proc.id, Pod: proc.pod, Kind: proc.kind, Dir: proc.dir, Log: proc.log, Terminal: r.onConsole != nil && r.plan.Index(plan.Console) >= 0, Timeout: int64(timeout),
 		KillFile: r.killDir(),
 	}}
+	if proc.killDir = r.killDir(); timeout > 0 {
+		proc.deadline = time.Now().Add(timeout)
+	}
 	// Known before it exists: news of a short life may come before the reply to the clone.
 	e.mu.Lock()
 	e.procs[proc.id] = proc
@@ -116,6 +140,15 @@ func (e *Engine) born(proc *process, s spawned) {
 		return
 	}
 	proc.pidfd = s.pidfd
+	if !proc.lost {
+		return
+	}
+	// Its monitor has died in between.
+	if proc.lost = false; proc.kind == wire.Exec {
+		go e.watchExec(proc)
+		return
+	}
+	go e.rehome(proc)
 }
 
 // settlePID replaces the pid of the first process by that of the one that a Fork left.
@@ -217,7 +250,12 @@ type ExecRequest struct {
 // Exec runs a command in a container and waits for it. The writers get its output; a writer's error stops the
 // copy of that stream only. A process that the command left behind and that holds the pipes does not delay
 // the return. When the time is up the monitor kills the command with all it started and TimedOut is set.
-func (e *Engine) Exec(ctx context.Context, req ExecRequest) (Exit, error) {
+func (e *Engine) Exec(ctx context.Context, req ExecRequest) (x Exit, err error) {
+	err = e.whileNotSent(ctx, func() error { x, err = e.execOnce(ctx, req); return err })
+	return x, err
+}
+
+func (e *Engine) execOnce(ctx context.Context, req ExecRequest) (Exit, error) {
 	e.mu.Lock()
 	target := e.procs[req.Container]
 	e.mu.Unlock()

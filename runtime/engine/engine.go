@@ -63,8 +63,12 @@ type process struct {
 	client    *client
 	tty       *os.File // a dup of the terminal's master: it outlives the monitor
 	dir, log  string
-	adopted   bool          // its parent is not the monitor that watches it
-	done      chan struct{} // closed when it has ended
+	deadline  time.Time          // of an exec; its monitor keeps it, while that lives
+	killDir   string             // cgroup directory of an exec with a deadline
+	lost      bool               // its monitor died before we had its pidfd
+	adopted   bool               // its parent is not the monitor that watches it
+	told      chan *wire.Message // what that monitor says of its end: then its log is written
+	done      chan struct{}      // closed when it has ended
 	exit      Exit
 }
 

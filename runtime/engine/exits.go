@@ -3,7 +3,9 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,14 +18,19 @@ import (
 func (e *Engine) onExit(c *client, msg *wire.Message) {
 	e.mu.Lock()
 	p := e.procs[msg.ID]
+	adopted := p != nil && p.adopted
 	e.mu.Unlock()
-	if p == nil || p.adopted {
-		if p == nil {
-			c.tell(&wire.Message{Type: wire.TypeAck, ID: msg.ID})
+	switch {
+	case p == nil:
+		c.tell(&wire.Message{Type: wire.TypeAck, ID: msg.ID})
+	case adopted:
+		select {
+		case p.told <- msg:
+		default:
 		}
-		return
+	default:
+		e.end(p, exitOf(msg))
 	}
-	e.end(p, exitOf(msg))
 }
 
 // end records the end of a process once and tells whoever waits; containers' ends go to the Exits channel.
@@ -128,7 +135,7 @@ func (e *Engine) Adopt(ctx context.Context, k Known, dir, log string) (bool, err
 }
 
 // onMonitorDeath gives the dead monitor's containers to others. They run on meanwhile: their streams are
-// FIFOs that they hold open themselves. Its execs are over: their callers learn it.
+// FIFOs that they hold open themselves. Its execs, whose pipes lead to us, we watch ourselves.
 func (e *Engine) onMonitorDeath(c *client) {
 	if e.reconnect(c) {
 		return
@@ -150,17 +157,28 @@ func (e *Engine) onMonitorDeath(c *client) {
 		e.cfg.Log.Warn("monitor died, its containers get another", "pid", c.pid, "containers", len(orphans))
 	}
 	for _, p := range orphans {
-		if p.kind == wire.Exec {
-			go e.watchAdopted(p)
-			continue
+		e.mu.Lock()
+		p.lost = p.pidfd == nil // born takes it up, if something was born
+		lost := p.lost
+		e.mu.Unlock()
+		switch {
+		case lost:
+		case p.kind == wire.Exec:
+			go e.watchExec(p)
+		default:
+			e.rehome(p)
 		}
-		next, err := e.pool.of(p.pod)
-		if err == nil {
-			err = e.handOver(context.Background(), p, next)
-		}
-		if err != nil {
-			e.cfg.Log.Error("give container to a new monitor", "pod", p.pod, "ctr", p.id, "err", err)
-		}
+	}
+}
+
+// rehome gives a container whose monitor has died to another one.
+func (e *Engine) rehome(p *process) {
+	next, err := e.pool.of(p.pod)
+	if err == nil {
+		err = e.handOver(context.Background(), p, next)
+	}
+	if err != nil && !errors.Is(err, ErrGone) {
+		e.cfg.Log.Error("give container to a new monitor", "pod", p.pod, "ctr", p.id, "err", err)
 	}
 }
 
@@ -195,37 +213,74 @@ func (e *Engine) reconnect(c *client) bool {
 func (e *Engine) handOver(ctx context.Context, p *process, c *client) error {
 	e.mu.Lock()
 	p.client = c
-	first := !p.adopted
-	p.adopted = true
-	pidfd, tty := p.pidfd, p.tty
-	e.mu.Unlock()
-	if pidfd == nil {
-		return nil
+	if p.pidfd == nil {
+		e.mu.Unlock()
+		return ErrGone
 	}
-	fds := []int{int(pidfd.Fd())}
+	first := !p.adopted
+	if first {
+		p.adopted, p.told = true, make(chan *wire.Message, 1)
+	}
+	tty := p.tty
+	pidfd, err := unix.FcntlInt(p.pidfd.Fd(), unix.F_DUPFD_CLOEXEC, 0) // its end may close ours at any time
+	e.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("duplicate pidfd: %w", err)
+	}
+	defer unix.Close(pidfd)
+	fds := []int{pidfd}
 	if tty != nil {
 		fds = append(fds, int(tty.Fd()))
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	_, err := c.call(ctx, &wire.Message{Type: wire.TypeAdopt, ID: p.id, Pod: p.pod, Kind: p.kind, PID: p.pid, StartTime: p.startTime, Dir: p.dir, Log: p.log, Terminal: tty != nil}, fds...)
+	_, err = c.call(ctx, &wire.Message{Type: wire.TypeAdopt, ID: p.id, Pod: p.pod, Kind: p.kind, PID: p.pid, StartTime: p.startTime, Dir: p.dir, Log: p.log, Terminal: tty != nil}, fds...)
 	if first {
 		go e.watchAdopted(p)
 	}
 	return err
 }
 
-// watchAdopted waits for a process whose parent, its monitor, has died. Either it has become our child, and we
-// reap it, or init's, and since Linux 6.15 the pidfd keeps the status; on older kernels it is unknown then.
-func (e *Engine) watchAdopted(p *process) {
-	e.mu.Lock()
-	var fd = -1
-	if p.pidfd != nil {
-		fd, _ = unix.FcntlInt(p.pidfd.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+// watchExec takes over an exec whose monitor has died, with its deadline.
+func (e *Engine) watchExec(p *process) {
+	var late atomic.Bool
+	if !p.deadline.IsZero() {
+		timer := time.AfterFunc(time.Until(p.deadline), func() {
+			late.Store(true)
+			linux.KillGroup(p.killDir)
+			_ = e.Signal(p.id, unix.SIGKILL)
+		})
+		defer timer.Stop()
 	}
-	e.mu.Unlock()
-	if fd < 0 {
+	if x, ok := e.awaitOrphan(p); ok {
+		x.TimedOut = late.Load()
+		e.end(p, x)
+	}
+}
+
+// toldLimit is how long the end of an adopted container waits for its monitor to have written its log.
+const toldLimit = 2 * time.Second
+
+// watchAdopted waits for the end of a container whose monitor has died. It is told when the log is complete.
+func (e *Engine) watchAdopted(p *process) {
+	x, ok := e.awaitOrphan(p)
+	if !ok {
 		return
+	}
+	select {
+	case msg := <-p.told:
+		x.Dropped = msg.Dropped
+	case <-time.After(toldLimit):
+	}
+	e.end(p, x)
+}
+
+// awaitOrphan waits for a process whose parent, its monitor, has died. Either it has become our child, and we
+// reap it, or init's, and since Linux 6.15 the pidfd keeps the status; on older kernels it is unknown then.
+func (e *Engine) awaitOrphan(p *process) (Exit, bool) {
+	fd, err := e.dupPidfd(p)
+	if err != nil {
+		return Exit{}, false
 	}
 	defer unix.Close(fd)
 	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
@@ -238,9 +293,7 @@ func (e *Engine) watchAdopted(p *process) {
 	st, ok := collect(fd)
 	x.Unknown = !ok
 	x.setStatus(st)
-	// The monitor drains the log when it sees the end; give it the chance before the status is told.
-	time.Sleep(10 * time.Millisecond)
-	e.end(p, x)
+	return x, true
 }
 
 func collect(pidfd int) (unix.WaitStatus, bool) {

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cri-mini/cri-mini/runtime/cgroup"
 	"github.com/cri-mini/cri-mini/runtime/plan"
 )
 
@@ -22,10 +23,7 @@ func (e *Engine) Release(ctx context.Context, o plan.Object) error {
 	case plan.Process:
 		return e.stop(ctx, o.Name)
 	case plan.Cgroup:
-		if err := e.cfg.Cgroups.Kill(ctx, o.Name); err != nil {
-			return err
-		}
-		return e.cfg.Cgroups.Remove(ctx, o.Name)
+		return removeGroup(ctx, e.cfg.Cgroups, o.Name)
 	case plan.Namespace, plan.Mount:
 		var d struct{ Private bool }
 		if len(o.Data) > 0 {
@@ -90,4 +88,22 @@ func removeTree(dir string) error {
 		return fmt.Errorf("remove directory: %w", err)
 	}
 	return nil
+}
+
+// removeGroup kills what is in a cgroup and removes it. The init of a start that was cut short may be on its way in: it
+// was cloned, nobody wrote its pid down, and it has the join files open. Either it finds the group gone and ends, or it
+// is in the way here and is killed in the next round.
+func removeGroup(ctx context.Context, tree *cgroup.Tree, path string) (err error) {
+	for _, limit := range []time.Duration{50 * time.Millisecond, 200 * time.Millisecond, cleanupLimit} {
+		if err = tree.Kill(ctx, path); err != nil {
+			return err
+		}
+		short, cancel := context.WithTimeout(ctx, limit)
+		err = tree.Remove(short, path)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			break
+		}
+	}
+	return err
 }

@@ -3,9 +3,6 @@ package monitor
 import (
 	"errors"
 	"fmt"
-	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -208,29 +205,9 @@ func (m *monitor) killOverdue() {
 		}
 		p.timedOut = true
 		p.deadline = m.now().Add(100 * time.Millisecond) // again, until it is gone
-		killCgroup(p.killDir)
+		linux.KillGroup(p.killDir)
 		if p.pidfd >= 0 {
 			_ = unix.PidfdSendSignal(p.pidfd, unix.SIGKILL, nil, 0)
-		}
-	}
-}
-
-func killCgroup(dir string) {
-	if dir == "" {
-		return
-	}
-	if os.WriteFile(dir+"/cgroup.kill", []byte("1"), 0) == nil { // v2, ≥ 5.14
-		return
-	}
-	for range 10 { // what forks while it is being killed is found the next time round
-		b, err := os.ReadFile(dir + "/cgroup.procs")
-		if err != nil || len(b) == 0 {
-			return
-		}
-		for _, line := range strings.Fields(string(b)) {
-			if pid, err := strconv.Atoi(line); err == nil && pid > 1 {
-				_ = unix.Kill(pid, unix.SIGKILL)
-			}
 		}
 	}
 }

@@ -33,6 +33,12 @@ func (m *monitor) openLogs(p *process, path, dir string) error {
 	if p.out, err = m.openStream(p.log, dir, fifoStdout, 0); err == nil {
 		p.errout, err = m.openStream(p.log, dir, fifoStderr, pendingSize)
 	}
+	// Both have recovered before either goes on: what a note says of the log holds until something is appended.
+	for _, s := range p.streams() {
+		if err == nil {
+			err = m.start(s)
+		}
+	}
 	if err != nil {
 		m.closeStreams(p)
 	}
@@ -50,7 +56,7 @@ func (m *monitor) openStream(log *logFile, dir, name string, noteAt int64) (*str
 		return nil, fmt.Errorf("open %s/%s: %w", dir, noteFile, err)
 	}
 	m.recover(s)
-	return s, m.start(s)
+	return s, nil
 }
 
 // start begins to carry; what is there already is carried at once.

@@ -196,13 +196,6 @@ func (n *node) stop() {
 	}
 }
 
-// restart kills the daemon and starts it again.
-func (n *node) restart() {
-	n.t.Helper()
-	n.kill()
-	n.start()
-}
-
 // call makes a request. When the daemon crashes under it, it is started again and the same request is made again, as
 // kubelet does; retry tells f that it is the second time.
 func call[T any](n *node, what string, f func(ctx context.Context, retry bool) (T, error)) T {
