@@ -37,7 +37,7 @@ func (s *Server) intercept(ctx context.Context, req any, info *grpc.UnaryServerI
 
 // words of an error without the code that gRPC's own errors begin with.
 func words(err error) string {
-	if s, ok := err.(interface{ GRPCStatus() *status.Status }); ok { //nolint:errorlint // a wrapped one has words around it
+	if s, ok := err.(interface{ GRPCStatus() *status.Status }); ok { // not a wrapped one, which has words around it
 		return s.GRPCStatus().Message()
 	}
 	return err.Error()
