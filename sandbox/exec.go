@@ -14,12 +14,13 @@ import (
 // outputLimit is how much of each stream an ExecSync keeps, in bytes, as containerd and CRI-O do.
 const outputLimit = 16 << 20
 
-// limited keeps the first outputLimit bytes and swallows the rest, so that the command never blocks.
-type limited struct{ bytes.Buffer }
+// limited keeps the first outputLimit bytes and swallows the rest, so that the command never blocks. The buffer is not
+// embedded: io.Copy would find its ReadFrom and go past Write.
+type limited struct{ kept bytes.Buffer }
 
 func (l *limited) Write(p []byte) (int, error) {
-	if room := outputLimit - l.Len(); room > 0 {
-		l.Buffer.Write(p[:min(room, len(p))])
+	if room := outputLimit - l.kept.Len(); room > 0 {
+		l.kept.Write(p[:min(room, len(p))])
 	}
 	return len(p), nil
 }
@@ -67,5 +68,5 @@ func (m *Manager) ExecSync(ctx context.Context, id string, cmd []string, timeout
 	if err != nil {
 		return ExecResult{}, fmt.Errorf("exec in container %s: %w", short(c.ID), err)
 	}
-	return ExecResult{Stdout: stdout.Bytes(), Stderr: stderr.Bytes(), Code: x.Code}, nil
+	return ExecResult{Stdout: stdout.kept.Bytes(), Stderr: stderr.kept.Bytes(), Code: x.Code}, nil
 }

@@ -202,6 +202,7 @@ func (m *Manager) exited(c *Container, x engine.Exit) {
 		c.reason, c.message = reasonUnknown, "the exit code was lost with the processes that could have told it"
 	case m.cfg.Cgroups.OOMKills(c.cgroup()) > 0 && x.Code != 0:
 		c.reason = reasonOOM
+		c.message = fmt.Sprintf("killed by the kernel at its memory limit of %d bytes", c.Config.GetLinux().GetResources().GetMemoryLimitInBytes())
 	case x.Code == 0:
 		c.reason = reasonCompleted
 	default:

@@ -1,6 +1,8 @@
 package api
 
 import (
+	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -112,6 +114,13 @@ func (c *container) start() error {
 	return err
 }
 
+func (c *container) stop(timeout int64) {
+	c.n.t.Helper()
+	if _, err := c.n.Runtime.StopContainer(c.n.ctx(), &criapi.StopContainerRequest{ContainerId: c.id, Timeout: timeout}); err != nil {
+		c.n.t.Errorf("StopContainer: %v", err)
+	}
+}
+
 func (c *container) remove() {
 	c.n.t.Helper()
 	if _, err := c.n.Runtime.RemoveContainer(c.n.ctx(), &criapi.RemoveContainerRequest{ContainerId: c.id}); err != nil {
@@ -159,6 +168,40 @@ func (c *container) mustEnd(code int32, reason string) {
 	if st := c.ends(); st.ExitCode != code || st.Reason != reason {
 		c.n.t.Errorf("container %s ended with %d %s %q, want %d %s", st.Metadata.Name, st.ExitCode, st.Reason, st.Message, code, reason)
 	}
+}
+
+// entry is one line of a log file.
+type entry struct{ stream, tag, text string }
+
+// entries reads a log file; each line must be one of kubelet's.
+func entries(t testing.TB, path string) []entry {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []entry
+	for line := range strings.Lines(string(data)) {
+		f := strings.SplitN(strings.TrimSuffix(line, "\n"), " ", 4)
+		if len(f) != 4 || !strings.HasSuffix(line, "\n") || f[2] != "F" && f[2] != "P" || f[1] != "stdout" && f[1] != "stderr" {
+			t.Errorf("%s: bad line %.100q", path, line)
+			continue
+		}
+		if _, err := time.Parse(time.RFC3339Nano, f[0]); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+		list = append(list, entry{f[1], f[2], f[3]})
+	}
+	return list
+}
+
+// says waits for a line of standard output.
+func (c *container) says(text string) {
+	c.n.t.Helper()
+	until(c.n.t, fmt.Sprintf("no line %q in %s", text, c.log), func() bool {
+		b, _ := os.ReadFile(c.log)
+		return strings.Contains(string(b), " stdout F "+text+"\n")
+	})
 }
 
 // until waits for a condition, at most 10 s.

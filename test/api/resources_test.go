@@ -1,0 +1,171 @@
+package api
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/cri-mini/cri-mini/test/daemon"
+)
+
+// limit reads a container's limit from its cgroup, by the name of either version.
+func (c *container) limit(v1, v2 string) string {
+	c.n.t.Helper()
+	for _, root := range daemon.Hierarchies() {
+		for _, name := range []string{v1, v2} {
+			if b, err := os.ReadFile(filepath.Join(root, parent, c.id, name)); err == nil {
+				return strings.TrimSpace(string(b))
+			}
+		}
+	}
+	c.n.t.Errorf("no cgroup of the container has %s or %s", v1, v2)
+	return ""
+}
+
+func (c *container) memory() string { return c.limit("memory.limit_in_bytes", "memory.max") }
+
+func TestOOMKilled(t *testing.T) {
+	n := start(t)
+	p := n.runPod("oom")
+	small := func(c *criapi.ContainerConfig) { c.Linux.Resources.MemoryLimitInBytes = 20 << 20 }
+	c := p.run("main", "dd if=/dev/zero of=/dev/null bs=100M count=1", small)
+	// sh is told of the death of its child, and ends with its code: the first process was not the one killed.
+	if st := c.ends(); st.ExitCode != 137 || st.Reason != "OOMKilled" {
+		t.Errorf("the first status after the end: %d %s %q", st.ExitCode, st.Reason, st.Message)
+	}
+	c = p.run("first", "exec dd if=/dev/zero of=/dev/null bs=100M count=1", small)
+	if st := c.ends(); st.ExitCode != 137 || st.Reason != "OOMKilled" {
+		t.Errorf("the first status after the end: %d %s %q", st.ExitCode, st.Reason, st.Message)
+	}
+	// One whose child was killed and that ends well was not.
+	c = p.run("survivor", "dd if=/dev/zero of=/dev/null bs=100M count=1; exit 0", small)
+	c.mustEnd(0, "Completed")
+	p.run("big enough", "exec dd if=/dev/zero of=/dev/null bs=10M count=1", func(c *criapi.ContainerConfig) {
+		c.Metadata.Name, c.LogPath = "enough", "enough.log"
+		small(c)
+	}).mustEnd(0, "Completed")
+}
+
+// TestMemoryLimitTooSmallToStart: the user reads that it is the limit. Where the kernel kills within exec, past the
+// point where it could still fail, the container counts as started.
+func TestMemoryLimitTooSmallToStart(t *testing.T) {
+	n := start(t)
+	p := n.runPod("tiny")
+	p.run("good", "", idle)
+	for _, limit := range []int64{4 << 10, 64 << 10} {
+		n.unchanged(func() {
+			c := p.create("main", "sleep 1000", func(c *criapi.ContainerConfig) { c.Linux.Resources.MemoryLimitInBytes = limit })
+			defer c.remove()
+			code := int32(137)
+			if err := c.start(); err != nil {
+				mustFail(t, err, codes.Unknown, c.id[:12], "op ", "memory limit is too small")
+				code = 128
+			}
+			if st := c.ends(); st.ExitCode != code || st.Reason != "OOMKilled" || !strings.Contains(st.Message, "memory limit") {
+				t.Errorf("with %d bytes: %d %s %q", limit, st.ExitCode, st.Reason, st.Message)
+			}
+		})
+	}
+}
+
+func TestUpdateContainerResources(t *testing.T) {
+	n := start(t)
+	p := n.runPod("update")
+	c := p.run("main", "head -c 30000000 /dev/zero > /dev/shm/x; echo ready; exec sleep 1000")
+	c.says("ready")
+	update := func(r *criapi.LinuxContainerResources) error {
+		_, err := n.Runtime.UpdateContainerResources(n.ctx(), &criapi.UpdateContainerResourcesRequest{ContainerId: c.id, Linux: r})
+		return err
+	}
+	if err := update(&criapi.LinuxContainerResources{MemoryLimitInBytes: 128 << 20, CpuQuota: 30000, CpuPeriod: 100000}); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.memory(); got != "134217728" {
+		t.Errorf("the memory limit is %s", got)
+	}
+	if got := c.limit("cpu.cfs_quota_us", "cpu.max"); !strings.HasPrefix(got, "30000") {
+		t.Errorf("the CPU quota is %s", got)
+	}
+	r := c.status().GetResources().GetLinux()
+	if r.GetMemoryLimitInBytes() != 128<<20 || r.GetCpuQuota() != 30000 || r.GetCpuShares() != 512 {
+		t.Errorf("status: %v", r)
+	}
+	// All or nothing: less memory than is in use is refused, and the CPU quota that came with it is not in force.
+	err := update(&criapi.LinuxContainerResources{CpuQuota: 40000, CpuPeriod: 100000, CpuShares: 700, MemoryLimitInBytes: 4 << 20})
+	mustFail(t, err, codes.Unknown, c.id[:12], "memory")
+	if got := c.limit("cpu.cfs_quota_us", "cpu.max"); !strings.HasPrefix(got, "30000") {
+		t.Errorf("after a refused update the CPU quota is %s", got)
+	}
+	if got := c.memory(); got != "134217728" {
+		t.Errorf("after a refused update the memory limit is %s", got)
+	}
+	if r := c.status().GetResources().GetLinux(); r.GetMemoryLimitInBytes() != 128<<20 || r.GetCpuQuota() != 30000 || r.GetCpuShares() != 512 {
+		t.Errorf("after a refused update the status says %v", r)
+	}
+	mustFail(t, update(&criapi.LinuxContainerResources{CpusetCpus: "not,a,list"}), codes.InvalidArgument, "cpuset_cpus")
+	// A container that does not run yet starts with the new limits.
+	d := p.create("later", "", idle)
+	if _, err := n.Runtime.UpdateContainerResources(n.ctx(), &criapi.UpdateContainerResourcesRequest{ContainerId: d.id, Linux: &criapi.LinuxContainerResources{MemoryLimitInBytes: 64 << 20}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.start(); err != nil {
+		t.Fatal(err)
+	}
+	if got := d.memory(); got != "67108864" {
+		t.Errorf("a container that was updated before its start has the limit %s", got)
+	}
+	c.stop(0)
+	mustFail(t, update(&criapi.LinuxContainerResources{CpuShares: 2}), codes.FailedPrecondition, "exited")
+}
+
+func TestContainerStats(t *testing.T) {
+	n := start(t)
+	p := n.runPod("stats")
+	c := p.run("main", "head -c 20000000 /dev/zero > /file; head -c 10000000 /dev/zero > /dev/shm/x; echo ready; while :; do :; done")
+	quiet := p.create("quiet", "", idle)
+	c.says("ready")
+	stats := func() *criapi.ContainerStats {
+		r, err := n.Runtime.ContainerStats(n.ctx(), &criapi.ContainerStatsRequest{ContainerId: c.id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Stats
+	}
+	first := stats()
+	time.Sleep(300 * time.Millisecond)
+	second := stats()
+	wall := second.Cpu.Timestamp - first.Cpu.Timestamp
+	used := int64(second.Cpu.UsageCoreNanoSeconds.Value - first.Cpu.UsageCoreNanoSeconds.Value)
+	if wall <= 0 || used <= wall/50 || used > wall*11/10 {
+		t.Errorf("a busy loop used %d ns of CPU in %d ns", used, wall)
+	}
+	if nano := second.Cpu.UsageNanoCores.GetValue(); nano < 20e6 || nano > 1.2e9 {
+		t.Errorf("a busy loop uses %d nano cores", nano)
+	}
+	m := second.Memory
+	if ws := m.GetWorkingSetBytes().GetValue(); ws < 10e6 || ws > 256<<20 || m.GetUsageBytes().GetValue() < ws || m.GetRssBytes().GetValue() == 0 || m.GetAvailableBytes().GetValue() > 256<<20 {
+		t.Errorf("memory: %v", m)
+	}
+	if w := second.WritableLayer; w.GetUsedBytes().GetValue() < 20e6 || w.GetUsedBytes().GetValue() > 40e6 || w.GetInodesUsed().GetValue() == 0 || w.GetFsId().GetMountpoint() == "" {
+		t.Errorf("writable layer: %v", w)
+	}
+	if a := second.Attributes; a.GetId() != c.id || a.GetMetadata().GetName() != "main" {
+		t.Errorf("attributes: %v", a)
+	}
+	list, err := n.Runtime.ListContainerStats(n.ctx(), &criapi.ListContainerStatsRequest{Filter: &criapi.ContainerStatsFilter{PodSandboxId: p.id}})
+	if err != nil || len(list.Stats) != 1 || list.Stats[0].Attributes.Id != c.id {
+		t.Errorf("ListContainerStats: %v, %v", list, err)
+	}
+	if list, err = n.Runtime.ListContainerStats(n.ctx(), &criapi.ListContainerStatsRequest{Filter: &criapi.ContainerStatsFilter{Id: quiet.id}}); err != nil || len(list.Stats) != 0 {
+		t.Errorf("ListContainerStats of what does not run: %v, %v", list, err)
+	}
+	c.stop(0)
+	if st := stats(); st.Cpu != nil || st.Memory != nil || st.WritableLayer == nil {
+		t.Errorf("after its end: %v", st)
+	}
+}
