@@ -52,9 +52,7 @@ func (m *Manager) ExecSync(ctx context.Context, id string, cmd []string, timeout
 		return ExecResult{}, fmt.Errorf("exec in container %s: it is %s: %w", c.ID, state, ErrState)
 	}
 	o := m.options(newID())
-	if timeout > 0 {
-		o.KillGroup = true
-	}
+	o.Container, o.KillGroup = c.ID, timeout > 0
 	pl, err := compile.Exec(spec, oci.Exec(spec, in), o)
 	if err != nil {
 		return ExecResult{}, fmt.Errorf("compile exec: %w", err)

@@ -74,10 +74,8 @@ func (m *Manager) startFailed(ctx context.Context, c *Container, cause error) er
 	err := fmt.Errorf("start container %s: %w", short(c.ID), cause)
 	c.reason, c.message, c.exitCode = reasonStartError, err.Error(), startErrorCode
 	var op *engine.OpError
-	if errors.As(cause, &op) && op.Killed && m.cfg.Cgroups.OOMKills(c.cgroup()) > 0 {
+	if errors.As(cause, &op) && op.OOM {
 		c.reason = reasonOOM
-		err = fmt.Errorf("%w: its memory limit is too small to start it", err)
-		c.message = err.Error()
 	}
 	c.started, c.finished = time.Now(), time.Now()
 	err = errors.Join(err, m.releaseProcess(context.WithoutCancel(ctx), c), c.setState(ctrExited))

@@ -22,10 +22,14 @@ type OpError struct {
 	Killed bool
 	// OOM is set when it was the kernel that killed init, for memory: the limit is too small for the start.
 	OOM bool
+	// Limit is that limit in bytes; 0 where it is not known.
+	Limit int64
 }
 
 func (e *OpError) Error() string {
 	switch {
+	case e.OOM && e.Limit > 0:
+		return fmt.Sprintf("op %d %s: init was killed: out of memory: the memory limit of %d bytes is too small for a start", e.Index, e.Summary, e.Limit)
 	case e.OOM:
 		return fmt.Sprintf("op %d %s: init was killed: out of memory: the memory limit is too small for a start", e.Index, e.Summary)
 	case e.Killed:

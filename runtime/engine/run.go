@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/cri-mini/cri-mini/internal/linux"
@@ -119,7 +121,7 @@ func (r *run) failure() error {
 	at, errno := int(r.page.Load32(plan.ProgressAtOp)), syscall.Errno(r.page.Load32(plan.ProgressAtErrno))
 	if r.page.Load32(plan.ProgressAtMagic) != plan.ProgressMagic {
 		clone := r.plan.Index(plan.Clone)
-		return &OpError{Index: clone, Kind: plan.Clone, Summary: "clone", Killed: true}
+		return r.explainOOM(&OpError{Index: clone, Kind: plan.Clone, Summary: "clone", Killed: true})
 	}
 	if r.page.Load32(plan.ProgressAtBad) != 0 {
 		return fmt.Errorf("init refused the plan at its op %d", at)
@@ -130,6 +132,21 @@ func (r *run) failure() error {
 	}
 	if errno != 0 {
 		e.Err = errno
+		e.explainHook(r.page.Load32(plan.ProgressAtStatus))
+	}
+	return r.explainOOM(e)
+}
+
+// explainOOM finds out whether it was the kernel that killed init, for the memory limit of the group that the plan made.
+func (r *run) explainOOM(e *OpError) *OpError {
+	i := r.plan.Index(plan.CgroupCreate)
+	if !e.Killed || i < 0 || r.cgroups == nil || r.cgroups.OOMKills(r.plan.Ops[i].Str[0]) == 0 {
+		return e
+	}
+	e.OOM = true
+	var limits specs.LinuxResources
+	if json.Unmarshal(r.plan.Ops[i].Blob, &limits) == nil && limits.Memory != nil && limits.Memory.Limit != nil {
+		e.Limit = *limits.Memory.Limit
 	}
 	return e
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -63,7 +64,7 @@ func TestMemoryLimitTooSmallToStart(t *testing.T) {
 			defer c.remove()
 			code := int32(137)
 			if err := c.start(); err != nil {
-				mustFail(t, err, codes.Unknown, c.id[:12], "op ", "memory limit is too small")
+				mustFail(t, err, codes.Unknown, c.id[:12], "op ", fmt.Sprintf("memory limit of %d bytes is too small", limit))
 				code = 128
 			}
 			if st := c.ends(); st.ExitCode != code || st.Reason != "OOMKilled" || !strings.Contains(st.Message, "memory limit") {
