@@ -2,6 +2,8 @@ package image
 
 import (
 	"errors"
+	"io/fs"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -98,13 +100,15 @@ func TestAssembledImages(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(tt.want, listing(t, overlay(t, rootfs.Lower))); diff != "" {
+			merged := overlay(t, rootfs.Lower)
+			if diff := cmp.Diff(tt.want, listing(t, merged)); diff != "" {
 				t.Errorf("merged (-want +got):\n%s", diff)
 			}
+			sameDirs(t, s, img.ID, merged)
 			if r, _ := s.find(img.ID); (r.Fixup != "") != tt.fixup {
 				t.Errorf("fix-up layer %q, want one: %v", r.Fixup, tt.fixup)
 			}
-			if err := s.Return("c"); err != nil {
+			if err := s.Return(img.ID, "c"); err != nil {
 				t.Fatal(err)
 			}
 			if err := s.Remove(t.Context(), img.ID); err != nil {
@@ -113,6 +117,113 @@ func TestAssembledImages(t *testing.T) {
 			empty(t, s)
 		})
 	}
+}
+
+// sameDirs wants each directory, lent alone, to show what it shows in the whole image.
+func sameDirs(t *testing.T, s *Store, id, merged string) {
+	t.Helper()
+	for _, line := range listing(t, merged) {
+		f := strings.Fields(line)
+		if f[0] == "f" {
+			if _, err := s.LendDir(id, "c", f[1]); !errors.Is(err, ErrNotDirectory) {
+				t.Errorf("file %s lent as a directory: %v", f[1], err)
+			}
+			continue
+		}
+		rootfs, err := s.LendDir(id, "c", f[1]) // the symlinks are to directories
+		if err != nil {
+			t.Errorf("%s: %v", f[1], err)
+			continue
+		}
+		if diff := cmp.Diff(listing(t, filepath.Join(merged, f[1])+"/."), listing(t, overlay(t, rootfs.Lower))); diff != "" {
+			t.Errorf("%s alone (-in the image +alone):\n%s", f[1], diff)
+		}
+	}
+}
+
+func TestLendDir(t *testing.T) {
+	needRoot(t)
+	reg := newRegistry(t)
+	s := openStore(t, testConfig(t.TempDir()))
+	reg.image(t, "x:1", spec{layers: [][]byte{
+		layerTar(t, "d .", "d a", "d a/b", "f a/b/low 1", "s up ../../../a", "s abs /a/b", "s loop loop", "s gone nowhere"),
+		layerTar(t, "d .", "d a", "d a/b", "f a/b/high 2"),
+	}})
+	img, err := s.Pull(t.Context(), PullRequest{Ref: reg.host() + "/x:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		dir  string
+		want []string
+		err  error
+	}{
+		{dir: "a/b", want: []string{"d . 755 0:0", `f high 644 0:0 "2"`, `f low 644 0:0 "1"`}},
+		{dir: "abs", want: []string{"d . 755 0:0", `f high 644 0:0 "2"`, `f low 644 0:0 "1"`}},
+		{dir: "up/b/", want: []string{"d . 755 0:0", `f high 644 0:0 "2"`, `f low 644 0:0 "1"`}},
+		{dir: "../../a/./b", want: []string{"d . 755 0:0", `f high 644 0:0 "2"`, `f low 644 0:0 "1"`}},
+		{dir: "a/b/low", err: ErrNotDirectory},
+		{dir: "a/b/low/x", err: fs.ErrNotExist},
+		{dir: "a/none", err: fs.ErrNotExist},
+		{dir: "gone", err: fs.ErrNotExist},
+		{dir: "loop", err: fs.ErrNotExist},
+	} {
+		rootfs, err := s.LendDir(img.ID, "c "+tt.dir, tt.dir)
+		if !errors.Is(err, tt.err) {
+			t.Errorf("%s: %v, want %v", tt.dir, err, tt.err)
+		}
+		if err != nil {
+			continue
+		}
+		if diff := cmp.Diff(tt.want, listing(t, overlay(t, rootfs.Lower))); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.dir, diff)
+		}
+		if err := s.Return(img.ID, "c "+tt.dir); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := s.LendDir("sha256:"+strings.Repeat("0", 64), "c", "a"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("of an image that is not there: %v", err)
+	}
+	// What was refused is not lent: the image goes at once.
+	if err := s.Remove(t.Context(), img.ID); err != nil {
+		t.Fatal(err)
+	}
+	empty(t, s)
+}
+
+// TestContainerWithSeveralImages: each lend ends alone, and an image that was removed goes with its own.
+func TestContainerWithSeveralImages(t *testing.T) {
+	reg := newRegistry(t)
+	s := openStore(t, testConfig(t.TempDir()))
+	var ids []string
+	for _, name := range []string{"x:1", "y:1"} {
+		reg.image(t, name, spec{layers: [][]byte{layerTar(t, "d .", "f "+name+" 1")}})
+		img, err := s.Pull(t.Context(), PullRequest{Ref: reg.host() + "/" + name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Lend(img.ID, "c"); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Remove(t.Context(), img.ID); err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, img.ID)
+	}
+	if err := s.Return(ids[0], "c"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Lend(ids[0], "d"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("an image that was removed and returned: %v", err)
+	}
+	if r, err := s.Lend(ids[1], "c"); err != nil || len(listing(t, r.Lower[0])) != 2 {
+		t.Errorf("the other image: %v %v", r, err)
+	}
+	if err := errors.Join(s.Return(ids[1], "c"), s.Return(ids[1], "c")); err != nil {
+		t.Fatal(err)
+	}
+	empty(t, s)
 }
 
 func TestHardLinkToNothingIsRefused(t *testing.T) {

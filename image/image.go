@@ -27,6 +27,7 @@ var (
 	ErrCorrupt          = unpack.ErrCorrupt            // a blob is not what was promised; the error names it
 	ErrPlatform         = errors.New("no image for this platform")
 	ErrUnsupported      = errors.New("image of an unsupported kind")
+	ErrNotDirectory     = store.ErrNotDirectory // a file where a directory was asked for
 )
 
 // Config says where images live and what they are for. Root must be set; zero values mean the defaults.
@@ -144,21 +145,38 @@ func (s *Store) FsInfo() FsInfo {
 }
 
 // Lend gives the layers of an image (an id as in Image.ID) to a container and keeps them from being deleted. It may be
-// repeated. Lends do not outlive the process: after a restart make them anew for every container, then call Settle.
+// repeated, and a container may have several images. Lends do not outlive the process: after a restart make them anew
+// for every container, then call Settle.
 func (s *Store) Lend(imageID, containerID string) (Rootfs, error) {
+	return lent(imageID, containerID, func(id digest.Digest) ([]string, error) { return s.disk.Lend(id, containerID) })
+}
+
+// LendDir is Lend of one directory, a path in the image whose symlinks are followed there. fs.ErrNotExist: there is
+// none; ErrNotDirectory: it is a file.
+func (s *Store) LendDir(imageID, containerID, dir string) (Rootfs, error) {
+	return lent(imageID, containerID, func(id digest.Digest) ([]string, error) { return s.disk.LendDir(id, containerID, dir) })
+}
+
+func lent(imageID, containerID string, f func(digest.Digest) ([]string, error)) (Rootfs, error) {
 	id, err := digest.Parse(imageID)
 	if err != nil {
 		return Rootfs{}, fmt.Errorf("lend image %q: %w: not an id", imageID, ErrNotFound)
 	}
-	dirs, err := s.disk.Lend(id, containerID)
+	dirs, err := f(id)
 	if errors.Is(err, store.ErrNotFound) {
 		err = fmt.Errorf("lend image %s to container %s: %w", imageID, containerID, ErrNotFound)
 	}
 	return Rootfs{Lower: dirs}, err
 }
 
-// Return ends a container's use of its layers. Of an unknown container it is success.
-func (s *Store) Return(containerID string) error { return s.disk.Return(containerID) }
+// Return ends a container's use of an image. Of one that it does not have it is success.
+func (s *Store) Return(imageID, containerID string) error {
+	id, err := digest.Parse(imageID)
+	if err != nil {
+		return fmt.Errorf("return image %q: %w", imageID, err)
+	}
+	return s.disk.Return(id, containerID)
+}
 
 // Settle removes what was kept for containers that are gone. Call it once, after a restart's last Lend.
 func (s *Store) Settle() error { return s.disk.Settle() }

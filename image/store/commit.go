@@ -207,8 +207,8 @@ func (s *Store) Remove(id digest.Digest) error {
 }
 
 func (s *Store) lentLocked(id digest.Digest) bool {
-	for _, image := range s.lends {
-		if image == id {
+	for l := range s.lends {
+		if l.image == id {
 			return true
 		}
 	}

@@ -115,8 +115,8 @@ func script(root string) error {
 		func() error { return commitImage(s, imageB, baseLayer, bLayer) }, // takes A's tag
 		func() error { return s.Pin(imageB.ID, true) },
 		func() error { _, err := s.Lend(imageA.ID, "c"); return err },
-		func() error { return s.Remove(imageA.ID) }, // hidden: c has it
-		func() error { return s.Return("c") },       // and now gone
+		func() error { return s.Remove(imageA.ID) },      // hidden: c has it
+		func() error { return s.Return(imageA.ID, "c") }, // and now gone
 		func() error { return s.Remove(imageB.ID) },
 	}
 	for i, do := range steps {
@@ -185,7 +185,7 @@ func checkWhole(t *testing.T, at int, root string) {
 		if got := files(t, dirs); !slices.Equal(got, want) {
 			t.Errorf("crash at %d: %s shows %q, want %q", at, r.ID, got, want)
 		}
-		if err := s.Return("check"); err != nil {
+		if err := s.Return(r.ID, "check"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -295,7 +295,7 @@ func TestLentLayersStay(t *testing.T) {
 	if err := commitImage(s, imageB, baseLayer, bLayer); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Return("c1"); err != nil {
+	if err := s.Return(imageB.ID, "c1"); err != nil {
 		t.Fatal(err)
 	}
 	if len(s.Records()) != 1 {
@@ -307,7 +307,7 @@ func TestLentLayersStay(t *testing.T) {
 	if n := count(t, s, "l") + count(t, s, "i") + count(t, s, "tmp"); n != 0 {
 		t.Errorf("%d things left", n)
 	}
-	if err := errors.Join(s.Return("c1"), s.Return("nobody"), s.Remove(imageB.ID)); err != nil {
+	if err := errors.Join(s.Return(imageB.ID, "c1"), s.Return(imageB.ID, "nobody"), s.Remove(imageB.ID)); err != nil {
 		t.Errorf("again: %v", err)
 	}
 	if _, err := s.Lend(imageB.ID, "c2"); !errors.Is(err, ErrNotFound) {

@@ -40,7 +40,7 @@ type Store struct {
 	layers     map[digest.Digest]*layer
 	records    map[digest.Digest]*Record // replaced as a whole, never changed in place
 	tags       map[string]digest.Digest
-	lends      map[string]digest.Digest // container → image
+	lends      map[lend]struct{}
 	generation uint64
 }
 
@@ -53,7 +53,7 @@ func Open(root string, log *slog.Logger) (*Store, error) {
 		layers:  make(map[digest.Digest]*layer),
 		records: make(map[digest.Digest]*Record),
 		tags:    make(map[string]digest.Digest),
-		lends:   make(map[string]digest.Digest),
+		lends:   make(map[lend]struct{}),
 	}
 	var err error
 	if s.boot, err = bootID(); err != nil {
