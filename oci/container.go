@@ -40,6 +40,8 @@ type ContainerInput struct {
 	// Devices are the node's device nodes that could be needed: those at or
 	// below each device's host_path; all of /dev for a privileged container.
 	Devices []NodeDevice
+	// Volumes are the images that mounts name, by the index of the mount.
+	Volumes map[int]Volume
 	// SeccompProfile is the file that SeccompPath named.
 	SeccompProfile []byte
 }

@@ -16,11 +16,11 @@ type ExecInput struct {
 // Check says what is wrong with a request, before the container is looked for.
 func (in ExecInput) Check() error {
 	if len(in.Cmd) == 0 || in.Cmd[0] == "" {
-		return &InvalidError{execConfig, "cmd", "is empty"}
+		return &InvalidError{Config: execConfig, Field: "cmd", Why: "is empty"}
 	}
 	for i, a := range in.Cmd {
 		if strings.ContainsRune(a, 0) {
-			return &InvalidError{execConfig, indexed("cmd", i), "contains a NUL byte"}
+			return &InvalidError{Config: execConfig, Field: indexed("cmd", i), Why: "contains a NUL byte"}
 		}
 	}
 	return nil

@@ -33,6 +33,7 @@ type request struct {
 	NodeName    string                   `json:"nodeName,omitempty"`
 	TargetPIDNS string                   `json:"targetPIDNS,omitempty"`
 	Devices     []NodeDevice             `json:"devices,omitempty"`
+	Volumes     map[int]Volume           `json:"volumes,omitempty"`
 	Seccomp     json.RawMessage          `json:"seccompProfile,omitempty"`
 	// Facts is laid over host.Reference.
 	Facts json.RawMessage `json:"facts,omitempty"`
@@ -73,7 +74,7 @@ func (r request) containerInput(t *testing.T) ContainerInput {
 	return ContainerInput{
 		ID: r.IDs.Container, PodID: r.IDs.Pod, Pod: r.Pod, Config: r.Container, Image: r.Image,
 		Passwd: []byte(r.Passwd), Group: []byte(r.Group), Facts: r.facts(t), NodeName: r.NodeName,
-		TargetPIDNS: r.TargetPIDNS, Devices: r.Devices, SeccompProfile: r.Seccomp,
+		TargetPIDNS: r.TargetPIDNS, Devices: r.Devices, Volumes: r.Volumes, SeccompProfile: r.Seccomp,
 	}
 }
 

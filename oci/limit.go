@@ -22,7 +22,7 @@ func (b *builder) setResources() error {
 		b.spec.Linux.CgroupsPath = own
 	}
 	if p := b.in.CgroupPath; p != "" && !strings.Contains(p, ":") && (p[0] != '/' || path.Clean(p) != p) {
-		return &InvalidError{"container", "cgroup path", quote(p) + " is not absolute and clean"}
+		return &InvalidError{Config: "container", Field: "cgroup path", Why: quote(p) + " is not absolute and clean"}
 	}
 	r := b.in.Config.GetLinux().GetResources()
 	limits, err := Resources(r, b.in.Facts)

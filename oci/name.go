@@ -20,7 +20,7 @@ const (
 // directory, a cgroup and a file name, so it must never climb out of them.
 // what is "pod id" or "container id" and begins the error.
 func CheckID(what, id string) error {
-	bad := func(why string) error { return &InvalidError{what, quote(id), why} }
+	bad := func(why string) error { return &InvalidError{Config: what, Field: quote(id), Why: why} }
 	switch {
 	case id == "":
 		return bad("is empty")

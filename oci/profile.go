@@ -9,7 +9,7 @@ import (
 // checkProfile checks the shape of a seccomp or AppArmor field.
 func checkProfile(config, name string, p *criapi.SecurityProfile) error {
 	field := scField + name
-	bad := func(f, why string) error { return &InvalidError{config, f, why} }
+	bad := func(f, why string) error { return &InvalidError{Config: config, Field: f, Why: why} }
 	switch p.GetProfileType() {
 	case criapi.SecurityProfile_RuntimeDefault, criapi.SecurityProfile_Unconfined:
 		if p.GetLocalhostRef() != "" {

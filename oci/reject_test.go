@@ -50,6 +50,7 @@ func TestContainerRejects(t *testing.T) {
 		return func(in *ContainerInput) { f(in.Config.Linux.Resources) }
 	}
 	const cc, s = "container config: ", "container config: linux.security_context."
+	const iv = "ImageVolumeMountFailed: "
 	for _, tt := range []struct {
 		name  string
 		spoil func(*ContainerInput)
@@ -75,8 +76,11 @@ func TestContainerRejects(t *testing.T) {
 		{"source climbs", volume(&criapi.Mount{ContainerPath: "/b", HostPath: "/a/../b"}), cc + `mounts[1].host_path: "/a/../b" contains ".."; give the path without it`},
 		{"relative target", volume(&criapi.Mount{ContainerPath: "b", HostPath: "/b"}), cc + `mounts[1].container_path: "b" is relative; give an absolute path`},
 		{"target root", volume(&criapi.Mount{ContainerPath: "//", HostPath: "/b"}), cc + `mounts[1].container_path: the root cannot be mounted over`},
-		{"image volume", volume(&criapi.Mount{ContainerPath: "/b", Image: &criapi.ImageSpec{Image: "x"}}), cc + "mounts[1].image: image volumes: not yet supported"},
-		{"image and path", volume(&criapi.Mount{ContainerPath: "/b", HostPath: "/b", Image: &criapi.ImageSpec{Image: "x"}}), cc + "mounts[1].host_path: is set together with image"},
+		{"image volume", volume(&criapi.Mount{ContainerPath: "/b", Image: &criapi.ImageSpec{Image: "x"}}), iv + cc + `mounts[1].image: "x" was not looked up`},
+		{"image volume that climbs", volume(&criapi.Mount{ContainerPath: "/b", Image: &criapi.ImageSpec{Image: "x"}, ImageSubPath: "a/../../b"}), iv + cc + `mounts[1].image_sub_path: "a/../../b" contains ".."`},
+		{"image volume from the root", volume(&criapi.Mount{ContainerPath: "/b", Image: &criapi.ImageSpec{Image: "x"}, ImageSubPath: "/a"}), iv + cc + `mounts[1].image_sub_path: "/a" is absolute; give it from the root of the image`},
+		{"image volume that propagates", volume(&criapi.Mount{ContainerPath: "/b", Image: &criapi.ImageSpec{Image: "x"}, Propagation: criapi.MountPropagation_PROPAGATION_BIDIRECTIONAL}), iv + cc + "mounts[1].propagation: an image is no mount of the node that something could propagate to"},
+		{"image and path", volume(&criapi.Mount{ContainerPath: "/b", HostPath: "/b", Image: &criapi.ImageSpec{Image: "x"}}), iv + cc + "mounts[1].host_path: is set together with image"},
 		{"rro not ro", volume(&criapi.Mount{ContainerPath: "/b", HostPath: "/b", RecursiveReadOnly: true}), cc + "mounts[1].recursive_read_only: needs readonly too"},
 		{"rro slave", volume(&criapi.Mount{ContainerPath: "/b", HostPath: "/b", Readonly: true, RecursiveReadOnly: true, Propagation: 1}), cc + "mounts[1].recursive_read_only: needs PROPAGATION_PRIVATE, not PROPAGATION_HOST_TO_CONTAINER: a later mount would come in writable"},
 		{"propagation", volume(&criapi.Mount{ContainerPath: "/b", HostPath: "/b", Propagation: 7}), cc + "mounts[1].propagation: unknown propagation 7"},

@@ -27,7 +27,7 @@ type limits struct {
 }
 
 func (l limits) bad(field, why string) error {
-	return &InvalidError{l.config, l.field + "." + field, why}
+	return &InvalidError{Config: l.config, Field: l.field + "." + field, Why: why}
 }
 
 func resources(l limits) (*specs.LinuxResources, error) {

@@ -6,6 +6,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	crierrors "k8s.io/cri-api/pkg/errors"
 )
 
 // restricting are the mount_options that can be asked for. All of them take
@@ -23,6 +24,14 @@ func (b *builder) volumes() (list []specs.Mount, propagation string, err error) 
 		field := indexed("mounts", i)
 		if err := b.checkVolume(field, m); err != nil {
 			return nil, "", err
+		}
+		if m.GetImage().GetImage() != "" {
+			v, err := b.imageVolume(i, m)
+			if err != nil {
+				return nil, "", err
+			}
+			list = append(list, v)
+			continue
 		}
 		options, mode, err := b.volumeOptions(field, m)
 		if err != nil {
@@ -47,10 +56,7 @@ func (b *builder) checkVolume(field string, m *criapi.Mount) error {
 		return badContainer(field+".container_path", "the root cannot be mounted over")
 	}
 	if m.GetImage().GetImage() != "" {
-		if m.GetHostPath() != "" {
-			return badContainer(field+".host_path", "is set together with image")
-		}
-		return badContainer(field+".image", "image volumes: not yet supported")
+		return b.checkVolumeMappings(field, m)
 	}
 	if m.GetImageSubPath() != "" {
 		return badContainer(field+".image_sub_path", "is set without image")
@@ -88,16 +94,20 @@ func (b *builder) volumeOptions(field string, m *criapi.Mount) (options []string
 	if err != nil {
 		return nil, "", err
 	}
-	options = []string{"rbind", propagation, access}
+	more, err := mountOptions(field, m)
+	return append([]string{"rbind", propagation, access}, more...), propagation, err
+}
+
+func mountOptions(field string, m *criapi.Mount) (options []string, err error) {
 	for i, o := range m.GetMountOptions() {
 		if !slices.Contains(restricting, o) {
-			return nil, "", badContainer(indexed(field+".mount_options", i), "%q is none of %q", o, restricting)
+			return nil, badContainer(indexed(field+".mount_options", i), "%q is none of %q", o, restricting)
 		}
 		if !slices.Contains(options, o) {
 			options = append(options, o)
 		}
 	}
-	return options, propagation, nil
+	return options, nil
 }
 
 func (b *builder) propagation(field string, m *criapi.Mount) (string, error) {
@@ -130,7 +140,9 @@ func (b *builder) volumeAccess(field string, m *criapi.Mount) (string, error) {
 	case m.GetPropagation() != criapi.MountPropagation_PROPAGATION_PRIVATE:
 		return "", badContainer(field, "needs PROPAGATION_PRIVATE, not %s: a later mount would come in writable", m.GetPropagation())
 	case !b.in.Facts.RecursiveReadonly:
-		return "", badContainer(field, "needs mount_setattr(2) of Linux 5.12")
+		return "", &InvalidError{
+			Config: containerConfig, Field: field, Why: "needs mount_setattr(2) of Linux 5.12", Name: crierrors.ErrRROUnsupported.Error(),
+		}
 	}
 	return "rro", nil
 }

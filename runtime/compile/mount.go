@@ -19,6 +19,7 @@ type mount struct {
 	dest   string
 	tree   plan.Slot // the clone to attach, NoSlot: init takes the source itself
 	late   bool      // becomes read-only when everything is in place
+	layers []string  // of a read-only overlay that the parent makes, top first
 }
 
 // procFiles may be mounted over: lxcfs emulates them. Anything else below /proc could fool what relies on it
@@ -58,6 +59,7 @@ func (b *builder) readMount(field string, m specs.Mount) (mount, error) {
 	}
 	parsed.bind = parsed.bind || m.Type == "bind"
 	parsed.idmap = parsed.idmap || m.UIDMappings != nil || m.GIDMappings != nil
+	b.readLayers(&parsed)
 	if err := b.checkMount(&parsed); err != nil {
 		return parsed, err
 	}
@@ -98,8 +100,8 @@ func (b *builder) checkMount(m *mount) error {
 func (b *builder) checkIDMap(m *mount, spec specs.Mount) error {
 	_, ok := b.ns.slot[plan.NewUser]
 	switch {
-	case !m.bind || m.remount:
-		return bad(m.field+".uidMappings", "are for bind mounts only")
+	case !m.bind && m.layers == nil || m.remount:
+		return bad(m.field+".uidMappings", "are for bind mounts and for overlays without an upper directory only")
 	case !b.ns.has(plan.NewUser):
 		return bad(m.field+".uidMappings", "not supported yet without a user namespace")
 	case !ok:
@@ -123,6 +125,8 @@ func (b *builder) takeTrees() {
 	for i := range b.mounts {
 		m := &b.mounts[i]
 		switch {
+		case m.layers != nil:
+			b.makeVolume(m)
 		case !m.bind || m.remount:
 		case b.private(m.source):
 			m.tree = b.p.NewSlot(m.source)
@@ -180,7 +184,7 @@ func (b *builder) peer(m *mount) bool {
 // clonePeers clones them before / becomes a slave: a clone of a slave is a slave.
 func (b *builder) clonePeers() {
 	for i := range b.mounts {
-		if m := &b.mounts[i]; m.tree != plan.NoSlot && !b.private(m.source) && !b.ns.has(plan.NewUser) {
+		if m := &b.mounts[i]; m.bind && m.tree != plan.NoSlot && !b.private(m.source) && !b.ns.has(plan.NewUser) {
 			b.then(plan.CloneTree(plan.Init, m.tree, b.tree(m)))
 		}
 	}
@@ -202,7 +206,7 @@ func (b *builder) doMounts() error {
 		switch {
 		case m.remount:
 			b.then(plan.ChangeAttr(b.root, m.dest, m.set, m.clear, 0, m.firstPropagation()))
-		case m.bind:
+		case m.bind, m.layers != nil:
 			b.bindMount(m)
 		case m.typ == "cgroup":
 			err = b.mountCgroups(m)

@@ -128,6 +128,7 @@ func TestRejectInUserNamespace(t *testing.T) {
 	}{
 		{"shared", func(s *specs.Spec) { s.Mounts[8].Options = []string{"rbind", "rshared"} }, "mounts[8].options: shared propagation"},
 		{"other mapping", func(s *specs.Spec) { s.Mounts[7].UIDMappings[0].HostID++ }, "mounts[7].uidMappings: not supported yet"},
+		{"mapped tmpfs", func(s *specs.Spec) { s.Mounts[1].UIDMappings = s.Linux.UIDMappings }, "mounts[1].uidMappings: are for bind mounts and for overlays without"},
 		{"unmapped user", func(s *specs.Spec) { s.Process.User.UID = 70000 }, "process.user.uid: 70000 is not in linux.uidMappings"},
 		{"unmapped group", func(s *specs.Spec) { s.Process.User.AdditionalGids = []uint32{70000} }, "process.user.additionalGids[0]: 70000"},
 		{"root unmapped", func(s *specs.Spec) { s.Linux.UIDMappings[0].ContainerID = 1 }, "linux.uidMappings: leave id 0"},

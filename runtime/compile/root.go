@@ -62,7 +62,7 @@ func (b *builder) makeRoot() {
 		return
 	}
 	tree := b.p.NewSlot("root file system")
-	v := plan.Overlay{Lower: b.o.Rootfs.Lower, Upper: b.o.Rootfs.Upper, Work: b.o.Rootfs.Work, Way: b.overlayWay(), UserNS: plan.NoSlot}
+	v := plan.Overlay{Lower: b.o.Rootfs.Lower, Upper: b.o.Rootfs.Upper, Work: b.o.Rootfs.Work, Way: b.overlayWay(b.o.Rootfs.Lower), UserNS: plan.NoSlot}
 	if slot, ok := b.ns.slot[plan.NewUser]; ok {
 		v.UserNS = slot
 	}
@@ -78,16 +78,6 @@ func (b *builder) makeRoot() {
 	if b.o.Stage != "" {
 		b.rootPath = path.Clean(b.o.Stage)
 	}
-}
-
-func (b *builder) overlayWay() uint64 {
-	switch f := b.o.Facts; {
-	case f.OverlayLayerFD:
-		return plan.OverlayLayerFDs
-	case f.OverlayLowerdirPlus:
-		return plan.OverlayLowerPlus
-	}
-	return plan.OverlayMount
 }
 
 // attachRoot cuts the mount namespace off from the host's and attaches the root in it.

@@ -200,7 +200,7 @@ var table = [kinds]def{
 		needs: "CAP_SYS_ADMIN over the mount namespace", makes: "a descriptor", undone: "with the descriptor", repeat: "yes"},
 	RootfsOverlay: {name: "rootfs_overlay", c: "ROOTFS_OVERLAY", sides: [2]Side{Parent},
 		slots: [2]string{">out", "userns"}, strs: [4]string{"upper", "work"}, lists: [3]string{"lower", "options"}, nums: [6]num{{"way", wayName}, {"attrs", mountAttrs}},
-		doc:   "Makes the root file system as a detached overlay mount. With a user namespace only the lower layers are idmapped: an idmapped upper directory comes up silently read-only. It is checked to be writable.",
+		doc:   "Makes the root file system, or the volume of an image, as a detached overlay mount. With a user namespace only the lower layers are idmapped: an idmapped upper directory comes up silently read-only. One that has an upper directory is checked to be writable.",
 		needs: "CAP_SYS_ADMIN; layer directories", makes: "a detached mount", undone: "with the descriptor", repeat: "no: an upper directory serves one mount"},
 	RootfsHost: {name: "rootfs_host", c: "ROOTFS_HOST", sides: [2]Side{Parent},
 		slots: [2]string{"tree"}, strs: [4]string{"path"},
