@@ -30,7 +30,9 @@ type Container struct {
 	Config *criapi.ContainerConfig
 	Image  imageRecord
 	Log    string // "" for none
-	pod    *Pod
+	// Volumes are the images of mounts, by the index of the mount.
+	Volumes map[int]imageRecord
+	pod     *Pod
 
 	state    ctrState
 	created  time.Time
@@ -53,16 +55,17 @@ type imageRecord struct {
 
 // containerRecord is the journal's note of kind "ctr", and part of the tomb.
 type containerRecord struct {
-	Config   []byte      `json:"config"` // protobuf
-	Image    imageRecord `json:"image"`
-	Log      string      `json:"log,omitempty"`
-	State    ctrState    `json:"state"`
-	Created  int64       `json:"created"` // ns, as the ones below
-	Started  int64       `json:"started,omitempty"`
-	Finished int64       `json:"finished,omitempty"`
-	ExitCode int         `json:"exitCode,omitempty"`
-	Reason   string      `json:"reason,omitempty"`
-	Message  string      `json:"message,omitempty"`
+	Config   []byte              `json:"config"` // protobuf
+	Image    imageRecord         `json:"image"`
+	Volumes  map[int]imageRecord `json:"volumes,omitempty"`
+	Log      string              `json:"log,omitempty"`
+	State    ctrState            `json:"state"`
+	Created  int64               `json:"created"` // ns, as the ones below
+	Started  int64               `json:"started,omitempty"`
+	Finished int64               `json:"finished,omitempty"`
+	ExitCode int                 `json:"exitCode,omitempty"`
+	Reason   string              `json:"reason,omitempty"`
+	Message  string              `json:"message,omitempty"`
 }
 
 func (c *Container) record() (containerRecord, error) {
@@ -71,14 +74,14 @@ func (c *Container) record() (containerRecord, error) {
 		return containerRecord{}, fmt.Errorf("encode container config: %w", err)
 	}
 	return containerRecord{
-		Config: b, Image: c.Image, Log: c.Log, State: c.state, Created: nanos(c.created), Started: nanos(c.started), Finished: nanos(c.finished),
+		Config: b, Image: c.Image, Volumes: c.Volumes, Log: c.Log, State: c.state, Created: nanos(c.created), Started: nanos(c.started), Finished: nanos(c.finished),
 		ExitCode: c.exitCode, Reason: c.reason, Message: c.message,
 	}, nil
 }
 
 func (r containerRecord) container(id string, p *Pod) (*Container, error) {
 	c := &Container{
-		ID: id, Config: &criapi.ContainerConfig{}, Image: r.Image, Log: r.Log, pod: p, state: r.State, created: fromNanos(r.Created), started: fromNanos(r.Started),
+		ID: id, Config: &criapi.ContainerConfig{}, Image: r.Image, Volumes: r.Volumes, Log: r.Log, pod: p, state: r.State, created: fromNanos(r.Created), started: fromNanos(r.Started),
 		finished: fromNanos(r.Finished), exitCode: r.ExitCode, reason: r.Reason, message: r.Message, ended: make(chan struct{}),
 	}
 	if err := proto.Unmarshal(r.Config, c.Config); err != nil {

@@ -50,6 +50,11 @@ func (m *Manager) existing(p *Pod, config *criapi.ContainerConfig) *Container {
 
 func (m *Manager) create(ctx context.Context, p *Pod, config *criapi.ContainerConfig, podConfig *criapi.PodSandboxConfig) (id string, err error) {
 	c := &Container{ID: newID(), Config: config, pod: p, state: ctrCreating, created: time.Now(), ended: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.returnVolumes(c))
+		}
+	}()
 	if c.Log, err = oci.LogPath(p.Config, config); err != nil {
 		return "", invalid(err)
 	}
@@ -84,9 +89,11 @@ func (m *Manager) build(p *Pod, c *Container) error {
 	if err := c.setState(ctrCreating); err != nil {
 		return err
 	}
-	for _, o := range []plan.Object{
-		{Kind: plan.Dir, Name: c.dir(), Owner: c.ID}, {Kind: plan.Dir, Name: m.layer(c.ID), Owner: c.ID}, {Kind: plan.Lend, Name: c.Image.ID, Owner: c.ID},
-	} {
+	objects := []plan.Object{{Kind: plan.Dir, Name: c.dir(), Owner: c.ID}, {Kind: plan.Dir, Name: m.layer(c.ID), Owner: c.ID}}
+	for _, id := range c.images() {
+		objects = append(objects, plan.Object{Kind: plan.Lend, Name: id, Owner: c.ID})
+	}
+	for _, o := range objects {
 		if err := p.journal.Intend(o); err != nil {
 			return err
 		}
@@ -110,7 +117,7 @@ func (m *Manager) build(p *Pod, c *Container) error {
 // makeLayer makes the upper and work directories. The upper one becomes the container's /: it gets the mode and owner
 // that the image gives its root, as the container's user namespace maps them.
 func (m *Manager) makeLayer(c *Container) error {
-	lower, err := m.cfg.Images.Lend(c.Image.ID, c.ID)
+	lower, err := m.cfg.Images.Lend(c.Image.ID, c.ID, "")
 	if err != nil {
 		return err
 	}
@@ -152,7 +159,7 @@ func mapped(id uint32, mappings []specs.LinuxIDMapping) uint32 {
 
 // plan compiles the container's start.
 func (m *Manager) plan(c *Container) (*plan.Plan, error) {
-	lower, err := m.cfg.Images.Lend(c.Image.ID, c.ID)
+	lower, err := m.cfg.Images.Lend(c.Image.ID, c.ID, "")
 	if err != nil {
 		return nil, err
 	}

@@ -32,6 +32,8 @@ var (
 	ErrTimeout  = errors.New("deadline exceeded")
 	ErrGone     = engine.ErrGone  // the process has ended meanwhile
 	ErrFull     = journal.ErrFull // no space for the journal: no new pods, but Stop and Remove work
+
+	ErrNotDirectory = errors.New("is not a directory") // of a part of an image
 )
 
 // invalidError is an error of oci, whose words say all, as an ErrInvalid.
@@ -56,11 +58,13 @@ type Image struct {
 	Passwd, Group []byte
 }
 
-// Images is the part of the image store that sandbox uses. Lend may be called again for the same container.
+// Images is the part of the image store that sandbox uses.
 type Images interface {
 	Resolve(ref string) (Image, bool)
-	Lend(imageID, containerID string) (lower []string, err error)
-	Return(containerID string) error
+	// Lend gives a container the layers of an image, or of one directory in it unless dir is "", and keeps the image until
+	// Return. It may be called again. Its error is fs.ErrNotExist or ErrNotDirectory if dir is none.
+	Lend(imageID, containerID, dir string) (lower []string, err error)
+	Return(imageID, containerID string) error
 }
 
 // Config is what a Manager needs.
@@ -211,6 +215,9 @@ func (m *Manager) makeSkeleton() error {
 			return fmt.Errorf("make skeleton layer: %w", err)
 		}
 		_ = f.Close()
+	}
+	if err := os.MkdirAll(m.emptyLayer(), 0o755); err != nil {
+		return fmt.Errorf("make empty layer: %w", err)
 	}
 	return nil
 }

@@ -126,8 +126,10 @@ func (m *Manager) restoreContainer(ctx context.Context, p *Pod, id string, known
 	if err := c.loadSpec(); err != nil {
 		m.log.Warn("read spec of container again", "pod", p.ID, "ctr", id, "err", err)
 	}
-	if _, err := m.cfg.Images.Lend(c.Image.ID, c.ID); err != nil {
-		m.log.Warn("lend image again", "pod", p.ID, "ctr", id, "err", err)
+	for _, image := range c.images() {
+		if _, err := m.cfg.Images.Lend(image, c.ID, ""); err != nil {
+			m.log.Warn("lend image again", "pod", p.ID, "ctr", id, "err", err)
+		}
 	}
 	p.containers[id], m.ctrs[id] = c, c
 	if c.state == ctrStarting || c.state == ctrRunning {

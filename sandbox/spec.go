@@ -38,6 +38,9 @@ func (m *Manager) makeSpec(c *Container, img Image, podConfig *criapi.PodSandbox
 	if in.Devices, err = nodeDevices(c.Config); err != nil {
 		return nil, err
 	}
+	if in.Volumes, err = m.lendVolumes(c); err != nil {
+		return nil, err
+	}
 	if in.SeccompProfile, err = readProfile(c.Config); err != nil {
 		return nil, err
 	}
@@ -148,13 +151,13 @@ func readProfile(config *criapi.ContainerConfig) ([]byte, error) {
 	return b, nil
 }
 
-// checkSources makes a missing host path that asks to be made (a directory, as containerd and CRI-O do), and
-// refuses what cannot be opened.
+// checkSources refuses sources that are missing or cannot be opened. None is made, as the API has it; symbolic links are
+// followed, now and when the container starts.
 func checkSources(config *criapi.ContainerConfig) error {
 	for i, mnt := range config.GetMounts() {
 		path := mnt.GetHostPath()
-		if path == "" {
-			continue // an image volume
+		if mnt.GetImage().GetImage() != "" {
+			continue
 		}
 		fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 		if errors.Is(err, unix.ENOENT) {

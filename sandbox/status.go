@@ -134,7 +134,7 @@ func (m *Manager) ContainerStatus(id string, verbose bool) (*criapi.ContainerSta
 	st := &criapi.ContainerStatus{
 		Id: c.ID, Metadata: c.Config.GetMetadata(), State: c.state.cri(), CreatedAt: nanos(c.created), StartedAt: nanos(c.started), FinishedAt: nanos(c.finished),
 		ExitCode: int32(c.exitCode), Image: c.Config.GetImage(), ImageRef: c.Image.Ref, ImageId: c.Image.ID, Reason: c.reason, Message: c.message,
-		Labels: c.Config.GetLabels(), Annotations: c.Config.GetAnnotations(), Mounts: c.Config.GetMounts(), LogPath: c.Log, StopSignal: c.Config.GetStopSignal(),
+		Labels: c.Config.GetLabels(), Annotations: c.Config.GetAnnotations(), Mounts: c.mounts(), LogPath: c.Log, StopSignal: c.Config.GetStopSignal(),
 	}
 	if st.StopSignal == 0 {
 		st.StopSignal = criapi.Signal(criapi.Signal_value["SIGNAL_"+signalName(m.stopSignal(c))])

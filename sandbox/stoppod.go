@@ -112,7 +112,7 @@ func (m *Manager) releaseObject(ctx context.Context, p *Pod, o plan.Object) erro
 	case plan.Attachment:
 		return m.detach(ctx, p, o)
 	case plan.Lend:
-		return m.cfg.Images.Return(o.Owner)
+		return m.cfg.Images.Return(o.Name, o.Owner)
 	case plan.Dir:
 		if o.Name == p.dir {
 			return nil // holds the journal: goes last, in bury's place

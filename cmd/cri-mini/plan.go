@@ -59,7 +59,13 @@ func containerPlan(c config, o compile.Options, pod *criapi.PodSandboxConfig, co
 	if len(container.GetCommand()) == 0 {
 		image.Config.Entrypoint = []string{"ENTRYPOINT"} // of the image, which is not opened
 	}
-	spec, err := oci.Container(oci.ContainerInput{ID: "CONTAINER", PodID: "POD", Pod: pod, Config: container, Image: image, RunDir: c.RunDir, Rootfs: o.Stage, Facts: o.Facts})
+	volumes := map[int]oci.Volume{}
+	for i, m := range container.GetMounts() {
+		volumes[i] = oci.Volume{Layers: []string{"layers of " + m.GetImage().GetImage(), filepath.Join(c.StateDir, "empty")}}
+	}
+	spec, err := oci.Container(oci.ContainerInput{
+		ID: "CONTAINER", PodID: "POD", Pod: pod, Config: container, Image: image, RunDir: c.RunDir, Rootfs: o.Stage, Facts: o.Facts, Volumes: volumes,
+	})
 	if err != nil {
 		return err
 	}

@@ -197,8 +197,16 @@ func (l lender) Resolve(ref string) (sandbox.Image, bool) {
 	return out, true
 }
 
-func (l lender) Lend(imageID, containerID string) ([]string, error) {
-	r, err := l.Store.Lend(imageID, containerID)
+func (l lender) Lend(imageID, containerID, dir string) (lower []string, err error) {
+	var r image.Rootfs
+	if dir == "" {
+		r, err = l.Store.Lend(imageID, containerID)
+	} else {
+		r, err = l.LendDir(imageID, containerID, dir)
+	}
+	if errors.Is(err, image.ErrNotDirectory) {
+		err = fmt.Errorf("%q %w", dir, sandbox.ErrNotDirectory)
+	}
 	return r.Lower, err
 }
 

@@ -262,25 +262,19 @@ func TestSharedPIDNamespace(t *testing.T) {
 
 func TestUserNamespace(t *testing.T) {
 	n := start(t)
-	const base = 500000
-	mapping := []*criapi.IDMapping{{HostId: base, ContainerId: 0, Length: 65536}}
-	options := &criapi.UserNamespace{Mode: criapi.NamespaceMode_POD, Uids: mapping, Gids: mapping}
-	p := n.runPod("userns", func(c *criapi.PodSandboxConfig) {
-		c.Linux.SecurityContext.NamespaceOptions.UsernsOptions = options
-	})
+	mapping := usernsOptions().Uids
+	p := n.runPod("userns", usernsPod)
 	volume := filepath.Join(n.Dir, "volume")
 	if err := os.MkdirAll(volume, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(volume)
-	c := p.run("main", "", idle, func(c *criapi.ContainerConfig) {
-		c.Linux.SecurityContext.NamespaceOptions.UsernsOptions = options
-	}, mount(volume, "/volume", func(m *criapi.Mount) { m.UidMappings, m.GidMappings = mapping, mapping }))
+	c := p.run("main", "", idle, usernsContainer, mount(volume, "/volume", func(m *criapi.Mount) { m.UidMappings, m.GidMappings = mapping, mapping }))
 	if got := c.exec("id -u; cat /proc/self/uid_map; stat -c %u:%g /bin/busybox; stat -c %u:%g /"); strings.Join(strings.Fields(got), " ") != "0 0 500000 65536 0:0 0:0" {
 		t.Errorf("inside: %q", got)
 	}
 	c.exec("touch /file /volume/file; chown 1000:1000 /file; mount -t tmpfs none /tmp 2>/dev/null; true")
-	for path, want := range map[string]uint32{filepath.Join(n.State, "containers", c.id, "upper", "file"): base + 1000, filepath.Join(volume, "file"): 0} {
+	for path, want := range map[string]uint32{filepath.Join(n.State, "containers", c.id, "upper", "file"): usernsBase + 1000, filepath.Join(volume, "file"): 0} {
 		if got := owner(t, path); got != want {
 			t.Errorf("%s belongs to %d, want %d", path, got, want)
 		}
