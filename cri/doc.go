@@ -30,6 +30,7 @@ type Server struct {
 	Images   *image.Store
 	Network  Network
 	Handlers []*criapi.RuntimeHandler
+	Features *criapi.RuntimeFeatures
 	Release  string
 	// Info is what a verbose Status tells: facts about the machine, the effective configuration.
 	Info map[string]string

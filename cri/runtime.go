@@ -23,7 +23,7 @@ func (s *Server) Status(_ context.Context, r *criapi.StatusRequest) (*criapi.Sta
 			{Type: criapi.NetworkReady, Status: ready, Reason: reason, Message: message},
 		}},
 		RuntimeHandlers: s.Handlers,
-		Features:        &criapi.RuntimeFeatures{SupplementalGroupsPolicy: true},
+		Features:        s.Features,
 	}
 	if r.GetVerbose() {
 		resp.Info = s.Info

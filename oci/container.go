@@ -40,6 +40,9 @@ type ContainerInput struct {
 	// Devices are the node's device nodes that could be needed: those at or
 	// below each device's host_path; all of /dev for a privileged container.
 	Devices []NodeDevice
+	// SELinuxLevel has the categories that the pod has to itself, for labels
+	// that nobody gave a level; "" where the policy knows no containers.
+	SELinuxLevel string
 	// Volumes are the images that mounts name, by the index of the mount.
 	Volumes map[int]Volume
 	// SeccompProfile is the file that SeccompPath named.
@@ -166,7 +169,9 @@ func (b *builder) setProfiles() (err error) {
 	if b.spec.Linux.Seccomp, err = b.seccomp(); err != nil {
 		return err
 	}
-	b.spec.Process.SelinuxLabel, b.spec.Linux.MountLabel = b.selinux()
+	if b.spec.Process.SelinuxLabel, b.spec.Linux.MountLabel, err = b.selinux(); err != nil {
+		return err
+	}
 	b.spec.Linux.MaskedPaths, b.spec.Linux.ReadonlyPaths, err = b.hiddenPaths()
 	return err
 }

@@ -335,3 +335,56 @@ func BenchmarkContainer(b *testing.B) {
 		}
 	}
 }
+
+// TestSELinuxLabels: what the container says wins, then the pod, then the defaults with the pod's own categories.
+func TestSELinuxLabels(t *testing.T) {
+	type opt = criapi.SELinuxOption
+	for _, tt := range []struct {
+		name       string
+		pod, ctr   *opt
+		privileged bool
+		process    string
+		mount      string
+		err        string
+	}{
+		{name: "nothing said", process: "system_u:system_r:container_t:s0:c1,c2", mount: "system_u:object_r:container_file_t:s0:c1,c2"},
+		{name: "the pod's level", pod: &opt{Level: "s0:c8,c9"}, process: "system_u:system_r:container_t:s0:c8,c9", mount: "system_u:object_r:container_file_t:s0:c8,c9"},
+		{name: "the container's type with the pod's level", pod: &opt{Level: "s0:c8,c9"}, ctr: &opt{Type: "svirt_t"}, process: "system_u:system_r:svirt_t:s0:c8,c9", mount: "system_u:object_r:container_file_t:s0:c8,c9"},
+		{name: "all", ctr: &opt{User: "u_u", Role: "r_r", Type: "t_t", Level: "s0-s0:c0.c1023"}, process: "u_u:r_r:t_t:s0-s0:c0.c1023", mount: "u_u:object_r:container_file_t:s0-s0:c0.c1023"},
+		{name: "privileged", privileged: true, mount: "system_u:object_r:container_file_t:s0:c1,c2"},
+		{name: "bad level", ctr: &opt{Level: "s0,c4,c5"}, err: `container config: linux.security_context.selinux_options.level: "s0,c4,c5" is not a level such as "s0:c4,c5"`},
+		{name: "type with a colon", ctr: &opt{Type: "a:b"}, err: `container config: linux.security_context.selinux_options.type: "a:b" is not a name`},
+		{name: "bad level of the pod", pod: &opt{Level: "high"}, err: `pod config: linux.security_context.selinux_options.level: "high" is not a level such as "s0:c4,c5"`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			in := input(t)
+			in.Facts.SELinux, in.SELinuxLevel = true, "s0:c1,c2"
+			in.Pod.Linux.SecurityContext.SelinuxOptions, in.Pod.Linux.SecurityContext.Privileged = tt.pod, tt.privileged
+			in.Config.Linux.SecurityContext.SelinuxOptions, in.Config.Linux.SecurityContext.Privileged = tt.ctr, tt.privileged
+			s, err := Container(in)
+			if tt.err != "" {
+				if err == nil || err.Error() != tt.err {
+					t.Errorf("error %v, want %s", err, tt.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s.Process.SelinuxLabel != tt.process || s.Linux.MountLabel != tt.mount {
+				t.Errorf("process %q, mounts %q; want %q, %q", s.Process.SelinuxLabel, s.Linux.MountLabel, tt.process, tt.mount)
+			}
+		})
+	}
+}
+
+func TestSeccompPathOfBothForms(t *testing.T) {
+	for _, ref := range []string{"/var/lib/p.json", "localhost//var/lib/p.json"} {
+		c := &criapi.ContainerConfig{Linux: &criapi.LinuxContainerConfig{SecurityContext: &ctxt{
+			Seccomp: &criapi.SecurityProfile{ProfileType: criapi.SecurityProfile_Localhost, LocalhostRef: ref},
+		}}}
+		if got, err := SeccompPath(c); got != "/var/lib/p.json" || err != nil {
+			t.Errorf("SeccompPath of %s = %q, %v", ref, got, err)
+		}
+	}
+}

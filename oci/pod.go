@@ -124,6 +124,11 @@ func checkPod(in PodInput) error {
 	if err := checkProfile(podConfig, "apparmor", sc.GetApparmor()); err != nil {
 		return err
 	}
+	if in.Facts.SELinux {
+		if err := checkSELinux(podConfig, sc.GetSelinuxOptions()); err != nil {
+			return err
+		}
+	}
 	_, err := LogPath(in.Config, nil)
 	return err
 }

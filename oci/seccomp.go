@@ -3,6 +3,7 @@ package oci
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 
 	"github.com/moby/profiles/seccomp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -21,10 +22,17 @@ func SeccompPath(c *criapi.ContainerConfig) (string, error) {
 	if err != nil || p.GetProfileType() != criapi.SecurityProfile_Localhost || sc.GetPrivileged() {
 		return "", err
 	}
-	if why := checkAbs(p.GetLocalhostRef()); why != "" {
+	path := seccompRef(p)
+	if why := checkAbs(path); why != "" {
 		return "", badContainer(seccompField+".localhost_ref", "%s", why)
 	}
-	return p.GetLocalhostRef(), nil
+	return path, nil
+}
+
+// seccompRef is the profile's file. Clients put the prefix of the deprecated
+// form before it, which no absolute path begins with.
+func seccompRef(p *criapi.SecurityProfile) string {
+	return strings.TrimPrefix(p.GetLocalhostRef(), "localhost/")
 }
 
 // seccomp returns the filter in the runtime-spec's terms, nil for none. Saying
@@ -43,10 +51,11 @@ func (b *builder) seccomp() (*specs.LinuxSeccomp, error) {
 	if p.GetProfileType() == criapi.SecurityProfile_RuntimeDefault {
 		return resolveSeccomp(seccomp.DefaultProfile(), b.caps.Bounding, b.in.Facts), nil
 	}
-	if why := checkAbs(p.GetLocalhostRef()); why != "" {
+	path := seccompRef(p)
+	if why := checkAbs(path); why != "" {
 		return nil, badContainer(seccompField+".localhost_ref", "%s", why)
 	}
-	return b.localSeccomp(p.GetLocalhostRef())
+	return b.localSeccomp(path)
 }
 
 func (b *builder) localSeccomp(path string) (*specs.LinuxSeccomp, error) {

@@ -87,11 +87,13 @@ type Manager struct {
 	log    *slog.Logger
 	tomb   *journal.Tomb
 	burier *burier
+	labels bool // pods have SELinux levels of their own
 
 	mu      sync.RWMutex
 	pods    map[string]*Pod
 	ctrs    map[string]*Container
 	joining map[string]*joined // calls in progress, by request
+	levels  map[string]string  // SELinux levels in use, each with its pod
 }
 
 // Open reads back every pod from its journal, re-attaches what runs, undoes what was half made, and remembers
@@ -101,7 +103,10 @@ func Open(ctx context.Context, cfg Config) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Manager{cfg: cfg, log: cfg.Log, tomb: tomb, burier: newBurier(), pods: map[string]*Pod{}, ctrs: map[string]*Container{}, joining: map[string]*joined{}}
+	m := &Manager{cfg: cfg, log: cfg.Log, tomb: tomb, burier: newBurier(), pods: map[string]*Pod{}, ctrs: map[string]*Container{}, joining: map[string]*joined{}, levels: map[string]string{}}
+	if m.labels, err = labelsContainers(cfg.Facts.SELinux); err != nil {
+		return nil, err
+	}
 	if err := m.makeSkeleton(); err != nil {
 		return nil, err
 	}

@@ -34,6 +34,7 @@ type Pod struct {
 	Created time.Time
 	dir     string // RunDir/pods/<id>
 	spec    *specs.Spec
+	level   string // SELinux level of its own; "" on a node without SELinux
 
 	mu         sync.Mutex
 	state      podState
@@ -50,6 +51,7 @@ type podRecord struct {
 	Created int64             `json:"created"` // ns
 	State   podState          `json:"state"`
 	Network *netns.Attachment `json:"network,omitempty"`
+	Level   string            `json:"level,omitempty"`
 }
 
 const (
@@ -62,7 +64,7 @@ func (p *Pod) record() (podRecord, error) {
 	if err != nil {
 		return podRecord{}, fmt.Errorf("encode pod config: %w", err)
 	}
-	return podRecord{Config: b, Handler: p.Handler, Created: p.Created.UnixNano(), State: p.state, Network: p.att}, nil
+	return podRecord{Config: b, Handler: p.Handler, Created: p.Created.UnixNano(), State: p.state, Network: p.att, Level: p.level}, nil
 }
 
 // setState notes a new state in the journal and then takes it. Caller holds mu.
@@ -84,7 +86,7 @@ func (p *Pod) setState(s podState) error {
 }
 
 func (r podRecord) pod(id, runDir string) (*Pod, error) {
-	p := &Pod{ID: id, Config: &criapi.PodSandboxConfig{}, Handler: r.Handler, Created: time.Unix(0, r.Created), dir: podDir(runDir, id), state: r.State, att: r.Network, containers: map[string]*Container{}}
+	p := &Pod{ID: id, Config: &criapi.PodSandboxConfig{}, Handler: r.Handler, Created: time.Unix(0, r.Created), dir: podDir(runDir, id), state: r.State, att: r.Network, level: r.Level, containers: map[string]*Container{}}
 	if err := proto.Unmarshal(r.Config, p.Config); err != nil {
 		return nil, fmt.Errorf("decode config of pod %s: %w", id, err)
 	}

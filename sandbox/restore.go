@@ -69,6 +69,9 @@ func (m *Manager) restorePod(ctx context.Context, id string, known map[string]en
 		m.log.Warn("make spec of pod again", "pod", id, "err", err)
 	}
 	m.pods[id] = p
+	if p.level != "" {
+		m.levels[p.level] = id
+	}
 	for _, cid := range j.NoteIDs(noteContainer) {
 		if err := m.restoreContainer(ctx, p, cid, known); err != nil {
 			m.log.Error("restore container", "pod", id, "ctr", cid, "err", err)

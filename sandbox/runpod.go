@@ -76,6 +76,7 @@ func (m *Manager) runPod(ctx context.Context, config *criapi.PodSandboxConfig, h
 			err = errors.Join(err, m.discard(context.WithoutCancel(ctx), p))
 		}
 	}()
+	m.takeLevel(p)
 	if err := m.buildPod(ctx, p, pl); err != nil {
 		return "", err
 	}

@@ -29,6 +29,7 @@ func (m *Manager) makeSpec(c *Container, img Image, podConfig *criapi.PodSandbox
 	in := oci.ContainerInput{
 		ID: c.ID, PodID: c.pod.ID, Pod: c.pod.Config, Config: c.Config, Image: img.Config, ImageName: c.Config.GetImage().GetUserSpecifiedImage(),
 		Passwd: img.Passwd, Group: img.Group, RunDir: m.cfg.RunDir, Rootfs: m.cfg.Engine.Stage(), Facts: m.cfg.Facts, PodSpec: c.pod.spec, NodeName: node,
+		SELinuxLevel: c.pod.level,
 	}
 	_ = podConfig // the pod as it was run decides; the copy in the request may be newer
 	var err error
@@ -48,7 +49,13 @@ func (m *Manager) makeSpec(c *Container, img Image, podConfig *criapi.PodSandbox
 	if err != nil {
 		return nil, invalid(err)
 	}
-	return spec, checkSources(c.Config)
+	if err := checkAppArmor(spec); err != nil {
+		return nil, err
+	}
+	if err := checkSources(c.Config); err != nil {
+		return nil, err
+	}
+	return spec, relabel(oci.RelabelPaths(c.Config), spec.Linux.MountLabel)
 }
 
 // targetPIDNS finds the PID namespace of the container that namespace_options.target_id names.

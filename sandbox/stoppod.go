@@ -220,6 +220,7 @@ func (m *Manager) discard(ctx context.Context, p *Pod) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.pods, p.ID)
+	delete(m.levels, p.level)
 	for _, c := range ctrs {
 		delete(m.ctrs, c.ID)
 	}

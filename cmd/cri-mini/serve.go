@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,7 +14,6 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
-	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/cri-mini/cri-mini/cri"
 	"github.com/cri-mini/cri-mini/image"
@@ -128,7 +126,7 @@ func (d *daemon) serve(ctx context.Context) error {
 		return err
 	}
 	s := &cri.Server{
-		Pods: d.pods, Images: d.images, Network: networkStatus{d.network}, Handlers: d.handlers(), Release: version, Info: info, StateDir: d.c.StateDir, Log: d.log,
+		Pods: d.pods, Images: d.images, Network: networkStatus{d.network}, Handlers: d.handlers(), Features: d.features(), Release: version, Info: info, StateDir: d.c.StateDir, Log: d.log,
 	}
 	g := s.Register()
 	go func() {
@@ -163,23 +161,6 @@ func (d *daemon) close() error {
 		errs = append(errs, unix.Unmount(d.c.RunDir, unix.MNT_DETACH))
 	}
 	return errors.Join(errs...)
-}
-
-func (d *daemon) handlers() []*criapi.RuntimeHandler {
-	f := &criapi.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: d.facts.RecursiveReadonly, UserNamespaces: d.facts.UserNS && d.facts.IdmapMounts}
-	out := []*criapi.RuntimeHandler{{Name: "", Features: f}}
-	for _, h := range d.c.Runtime.Handlers {
-		out = append(out, &criapi.RuntimeHandler{Name: h, Features: f})
-	}
-	return out
-}
-
-func (d *daemon) info() (map[string]string, error) {
-	b, err := json.Marshal(map[string]any{"host": d.facts, "config": d.c, "init": d.engine.Sealed()})
-	if err != nil {
-		return nil, fmt.Errorf("encode status: %w", err)
-	}
-	return map[string]string{"config": string(b)}, nil
 }
 
 // lender gives sandbox the images in its words.

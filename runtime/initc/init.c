@@ -1126,10 +1126,20 @@ static int op_scheduler(const struct op *op)
 	return (int)syscall(SYS_sched_setattr, 0, &attr, 0);
 }
 
+/*
+ * What the kernel gives a new session keyring (all to who possesses it; view, read and link to its owner), and search for
+ * its owner: an exec, which possesses nothing yet, finds a ring by its name only if it may search it (keyctl(2)).
+ */
+#define RING_PERM (0x3f000000 | 0x00130000 | 0x00080000)
+
 static int op_keyring(const char *name)
 {
-	if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, *name ? name : NULL) >= 0)
+	long ring = syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, *name ? name : NULL);
+
+	if (ring >= 0) {
+		(void)syscall(SYS_keyctl, KEYCTL_SETPERM, ring, RING_PERM); /* refused on one that the container has changed */
 		return 0;
+	}
 	return errno == ENOSYS || errno == EDQUOT ? 0 : -1;
 }
 

@@ -329,7 +329,7 @@ var table = [kinds]def{
 		doc:   "sched_setattr(2). nice_priority holds nice in the lower and priority in the upper 32 bits; times are nanoseconds.",
 		needs: "CAP_SYS_NICE for realtime policies", makes: "nothing", undone: withProcess, repeat: "yes"},
 	Keyring: {name: "keyring", c: "KEYRING", sides: [2]Side{Init}, strs: [4]string{"name"},
-		doc: "Joins a session keyring of its own, so that the host's keys are not inherited (keyctl(2)). A kernel without keys, or a full quota, is not an error.", needs: "nothing", makes: "a keyring", undone: withProcess, repeat: "yes"},
+		doc: "Joins the container's session keyring by its name, so that the host's keys are not inherited (keyctl(2)); the first one makes it, and lets its owner search it for execs to find it. A kernel without keys, or a full quota, is not an error.", needs: "nothing", makes: "a keyring", undone: withProcess, repeat: "yes"},
 	Chdir: {name: "chdir", c: "CHDIR", sides: [2]Side{Init}, strs: [4]string{"path"},
 		doc: "Enters the working directory and verifies that it lies inside the root: getcwd(2) must answer an absolute path (CVE-2024-21626).", needs: "the directory", makes: "nothing", undone: withProcess, repeat: "yes"},
 	Bounding: {name: "bounding", c: "BOUNDING", sides: [2]Side{Init}, nums: [6]num{{"caps", capSet}},

@@ -1,0 +1,31 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// handlers are what pods may ask for by name; all are this engine.
+func (d *daemon) handlers() []*criapi.RuntimeHandler {
+	f := &criapi.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: d.facts.RecursiveReadonly, UserNamespaces: d.facts.UserNS && d.facts.IdmapMounts}
+	out := []*criapi.RuntimeHandler{{Name: "", Features: f}}
+	for _, h := range d.c.Runtime.Handlers {
+		out = append(out, &criapi.RuntimeHandler{Name: h, Features: f})
+	}
+	return out
+}
+
+// features of the runtime whatever the handler. A pod in a user namespace may have the node's network: its /sys is bound.
+func (d *daemon) features() *criapi.RuntimeFeatures {
+	return &criapi.RuntimeFeatures{SupplementalGroupsPolicy: true, UserNamespacesHostNetwork: d.facts.UserNS && d.facts.IdmapMounts, MountOptions: true}
+}
+
+func (d *daemon) info() (map[string]string, error) {
+	b, err := json.Marshal(map[string]any{"host": d.facts, "config": d.c, "init": d.engine.Sealed()})
+	if err != nil {
+		return nil, fmt.Errorf("encode status: %w", err)
+	}
+	return map[string]string{"config": string(b)}, nil
+}
