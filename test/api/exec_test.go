@@ -50,8 +50,8 @@ func TestExecSync(t *testing.T) {
 	})
 }
 
-// TestExecTimeout: what the command started dies too, whatever session it moved to.
-func TestExecTimeout(t *testing.T) {
+// TestTrapExecTimeoutKillsAllItForked: what the command started dies too, whatever session it moved to.
+func TestTrapExecTimeoutKillsAllItForked(t *testing.T) {
 	n := start(t)
 	c := n.runPod("timeout").run("main", "while :; do sleep 100000 & wait $!; done") // reaps
 	until(t, "the container does not settle", func() bool { return slices.Contains(n.Look(), "process sleep: sleep 100000") })
@@ -77,8 +77,8 @@ func TestExecTimeout(t *testing.T) {
 	}
 }
 
-// TestExecLeavesSomebodyBehind: a background child that holds the pipes delays nothing, and lives on.
-func TestExecLeavesSomebodyBehind(t *testing.T) {
+// TestTrapBackgroundChildHoldsTheExecPipe: a background child that holds the pipes delays nothing, and lives on.
+func TestTrapBackgroundChildHoldsTheExecPipe(t *testing.T) {
 	n := start(t)
 	c := n.runPod("background").run("main", "", idle)
 	for _, timeout := range []int64{0, 20} {
@@ -93,7 +93,7 @@ func TestExecLeavesSomebodyBehind(t *testing.T) {
 	}
 }
 
-func TestExecOutputLimit(t *testing.T) {
+func TestTrapExecSyncCapsOutput(t *testing.T) {
 	n := start(t)
 	c := n.runPod("limit").run("main", "", idle)
 	const limit = 16 << 20

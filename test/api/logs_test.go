@@ -11,7 +11,7 @@ import (
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-func TestLogFormat(t *testing.T) {
+func TestTrapLogFormatAndLastLine(t *testing.T) {
 	n := start(t)
 	p := n.runPod("logs")
 	long := 40000
@@ -66,8 +66,8 @@ func TestTerminalLog(t *testing.T) {
 	}
 }
 
-// TestReopenContainerLog: of lines written all the while, none is lost and none comes twice.
-func TestReopenContainerLog(t *testing.T) {
+// TestTrapReopenedLogLosesNothing: of lines written all the while, none is lost and none comes twice.
+func TestTrapReopenedLogLosesNothing(t *testing.T) {
 	n := start(t)
 	p := n.runPod("reopen")
 	c := p.run("main", "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); [ $((i % 100)) = 0 ] && usleep 20000; done; echo end")

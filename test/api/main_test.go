@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -158,7 +159,11 @@ func (n *node) mustLookLike(want []string) {
 // unchanged says whether what f does leaves nothing behind.
 func (n *node) unchanged(f func()) {
 	n.t.Helper()
-	before := n.Look()
+	var before []string
+	until(n.t, "a pod is still on its way into the tomb", func() bool { // behind the back of the request that changed it
+		before = n.Look()
+		return !slices.ContainsFunc(before, func(s string) bool { return strings.Contains(s, "/tomb/.tmp-") })
+	})
 	f()
 	n.mustLookLike(before)
 }

@@ -96,8 +96,8 @@ func TestSameRequestSameResult(t *testing.T) {
 	n.mustList(1, 0)
 }
 
-// TestStopAndRemove: a second stop is cheap, a stopped pod takes no container, a running pod can be removed.
-func TestStopAndRemove(t *testing.T) {
+// TestTrapSecondStopPodSandbox: a second stop is cheap, a stopped pod takes no container, a running pod can be removed.
+func TestTrapSecondStopPodSandbox(t *testing.T) {
 	n := start(t)
 	p := n.runPod("stop")
 	c := p.run("main", "", idle)

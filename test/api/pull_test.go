@@ -222,8 +222,8 @@ func (n *node) imageStatus(ref string) *criapi.Image {
 	return r.Image
 }
 
-// TestImageIDs: kubelet's image garbage collection compares the three.
-func TestImageIDs(t *testing.T) {
+// TestTrapImageIDsAreOne: kubelet's image garbage collection compares the three.
+func TestTrapImageIDsAreOne(t *testing.T) {
 	n := start(t)
 	reg := newRegistry(t)
 	files, err := daemon.Busybox()

@@ -30,7 +30,7 @@ func (c *container) limit(v1, v2 string) string {
 
 func (c *container) memory() string { return c.limit("memory.limit_in_bytes", "memory.max") }
 
-func TestOOMKilled(t *testing.T) {
+func TestTrapOOMKilledInTheFirstStatus(t *testing.T) {
 	n := start(t)
 	p := n.runPod("oom")
 	small := func(c *criapi.ContainerConfig) { c.Linux.Resources.MemoryLimitInBytes = 20 << 20 }
