@@ -162,6 +162,59 @@ func TestLinksOfTheImageStayInside(t *testing.T) {
 	}
 }
 
+// TestLinksIntoProcfsAreRefused: what the compiler refuses by its name, an image or another container's volume cannot
+// reach by a link. Without one the few files that lxcfs emulates, and whole procfs mounts of the host, stay targets.
+func TestLinksIntoProcfsAreRefused(t *testing.T) {
+	needRoot(t)
+	rootfs := newRootfs(t)
+	volume := t.TempDir()
+	for path, to := range map[string]string{
+		filepath.Join(rootfs, "attr"): "/proc/self/attr", filepath.Join(rootfs, "keys"): "proc/keys",
+		filepath.Join(rootfs, "deep"): "/tmp/../proc", filepath.Join(rootfs, "cpu"): "/proc/cpuinfo",
+		filepath.Join(volume, "up"): "../proc/sys", filepath.Join(rootfs, "self"): "/self2", filepath.Join(rootfs, "self2"): "/proc/thread-self",
+	} {
+		must(t, os.Symlink(to, path))
+	}
+	file := filepath.Join(volume, "file")
+	must(t, os.WriteFile(file, []byte("emulated\n"), 0o644))
+	for _, tc := range []struct {
+		name, source, target string
+		errs                 syscall.Errno
+	}{
+		{"directory", volume, "/attr", unix.ELOOP},
+		{"file", file, "/keys", unix.ELOOP},
+		{"parent is a link", file, "/deep/sys/kernel/core_pattern", unix.ELOOP},
+		{"link in a volume", volume, "/tmp/up", unix.ELOOP},
+		{"link of procfs itself", volume, "/proc/self", unix.ELOOP},
+		{"two links", file, "/self/oom_score_adj", unix.ELOOP},
+		{"allowed by its own name only", file, "/cpu", unix.ELOOP},
+		{"file system", "", "/attr", unix.ELOOP},
+		{"by its name", file, "/proc/cpuinfo", 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := newContainer(rootfs)
+			c.Add(plan.NewMount(c.root, plan.FS{Type: "proc", Target: "/proc", Source: "proc"}),
+				plan.Bind(c.root, plan.BindMount{Tree: plan.NoSlot, Source: volume, Target: "/tmp"}))
+			if tc.source == "" {
+				c.Add(plan.NewMount(c.root, plan.FS{Type: "tmpfs", Target: tc.target, Source: "tmpfs"}))
+			} else {
+				c.Add(plan.Bind(c.root, plan.BindMount{Tree: plan.NoSlot, Source: tc.source, Target: tc.target, Create: plan.CreateLike}))
+			}
+			last := len(c.Ops) - 1
+			c.Add(plan.PivotRoot(c.root, false))
+			p := newParent(t, c.shell("cat /proc/cpuinfo").Plan)
+			r := p.run()
+			if tc.errs == 0 {
+				if out := p.ran(r); out != "emulated\n" {
+					t.Errorf("output %q", out)
+				}
+			} else if r.Op != last || r.Errno != tc.errs {
+				t.Errorf("op %d, %v; want op %d, %v", r.Op, r.Errno, last, tc.errs)
+			}
+		})
+	}
+}
+
 // TestFakeProcIsRefused: writes that the host's procfs must get never go to a look-alike.
 func TestFakeProcIsRefused(t *testing.T) {
 	needRoot(t)

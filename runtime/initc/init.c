@@ -589,6 +589,23 @@ static int open_target(int root, const char *target, uint64_t create, uint64_t f
 	return fail(ELOOP);
 }
 
+/*
+ * Opens the target of a mount. Below a procfs no link may lead: the compiler has looked at the names that may be
+ * covered there, and a link in the image or in a volume would bring another, behind which a label or a sysctl is
+ * written to nothing, or a mask put aside (CVE-2019-16884, CVE-2019-19921, CVE-2025-31133, CVE-2025-52881).
+ */
+static int open_mount_target(int root, const char *target, uint64_t create, uint64_t flags, mode_t mode)
+{
+	AUTOCLOSE int fd = open_target(root, target, create, flags, mode);
+	struct statfs fs;
+
+	if (fd < 0 || fstatfs(fd, &fs))
+		return -1;
+	if (fs.f_type != PROC_SUPER_MAGIC)
+		return fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	return sys_openat2(root, *target ? target : ".", O_PATH | flags, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS);
+}
+
 /* Opens the directory of path, made if missing, and gives the last name. */
 static int open_parent(int root, const char *path, const char **name)
 {
@@ -698,7 +715,7 @@ static int op_mount_fs(const struct op *op)
 	if (tree < 0 || set_attr(tree, 0, 0, 0, op->num[2]))
 		return -1;
 	/* A procfs or sysfs that a link moves elsewhere would escape its masks (CVE-2019-19921). */
-	target = open_target(root_of(op->slot[0]), str(op, 1), op->num[1], kernel ? O_NOFOLLOW : 0, DIR_MODE);
+	target = open_mount_target(root_of(op->slot[0]), str(op, 1), op->num[1], kernel ? O_NOFOLLOW : 0, DIR_MODE);
 	if (target < 0)
 		return -1;
 	if (kernel && (fstat(target, &st) || !S_ISDIR(st.st_mode)))
@@ -750,7 +767,7 @@ static int op_mount_bind(const struct op *op)
 			return -1;
 		create = S_ISDIR(st.st_mode) ? CREATE_DIR : CREATE_FILE;
 	}
-	target = open_target(root_of(op->slot[0]), str(op, 1), create, 0, create == CREATE_FILE ? FILE_MODE : DIR_MODE);
+	target = open_mount_target(root_of(op->slot[0]), str(op, 1), create, 0, create == CREATE_FILE ? FILE_MODE : DIR_MODE);
 	return target < 0 ? -1 : attach(tree, target);
 }
 
