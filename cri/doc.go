@@ -26,12 +26,13 @@ type Server struct {
 	criapi.UnimplementedRuntimeServiceServer
 	criapi.UnimplementedImageServiceServer
 
-	Pods     *sandbox.Manager
-	Images   *image.Store
-	Network  Network
-	Handlers []*criapi.RuntimeHandler
-	Features *criapi.RuntimeFeatures
-	Release  string
+	Pods      *sandbox.Manager
+	Images    *image.Store
+	Network   Network
+	Streaming *Streaming
+	Handlers  []*criapi.RuntimeHandler
+	Features  *criapi.RuntimeFeatures
+	Release   string
 	// Info is what a verbose Status tells: facts about the machine, the effective configuration.
 	Info map[string]string
 	// StateDir is where writable layers are, for ImageFsInfo.

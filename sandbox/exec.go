@@ -41,19 +41,13 @@ func (m *Manager) ExecSync(ctx context.Context, id string, cmd []string, timeout
 	if timeout < 0 {
 		return ExecResult{}, fmt.Errorf("timeout: %d is negative: %w", timeout, ErrInvalid)
 	}
-	c, err := m.container(id)
+	c, err := m.runningContainer("exec in", id)
 	if err != nil {
 		return ExecResult{}, err
 	}
-	c.pod.mu.Lock()
-	state, spec := c.state, c.spec
-	c.pod.mu.Unlock()
-	if state != ctrRunning {
-		return ExecResult{}, fmt.Errorf("exec in container %s: it is %s: %w", c.ID, state, ErrState)
-	}
 	o := m.options(newID())
 	o.Container, o.KillGroup = c.ID, timeout > 0
-	pl, err := compile.Exec(spec, oci.Exec(spec, in), o)
+	pl, err := compile.Exec(c.spec, oci.Exec(c.spec, in), o)
 	if err != nil {
 		return ExecResult{}, fmt.Errorf("compile exec: %w", err)
 	}

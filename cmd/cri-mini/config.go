@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sort"
@@ -42,6 +43,10 @@ type config struct {
 		InitPath       string   `toml:"init_path"`
 		Handlers       []string `toml:"handlers"`
 	} `toml:"runtime"`
+	Streaming struct {
+		Address     string        `toml:"address"`
+		IdleTimeout time.Duration `toml:"idle_timeout"`
+	} `toml:"streaming"`
 	Log struct {
 		Level  string `toml:"level"`
 		Format string `toml:"format"`
@@ -55,6 +60,7 @@ func defaults() config {
 	c.Network.BinDirs = []string{"/opt/cni/bin", "/usr/lib/cni"}
 	c.Registry.ConfigDir, c.Registry.StallTimeout = "/etc/cri-mini/certs.d", registry.DefaultStallTimeout
 	c.Runtime.PodsPerMonitor = 16
+	c.Streaming.Address, c.Streaming.IdleTimeout = "127.0.0.1:0", 4*time.Hour
 	c.Log.Level, c.Log.Format = "info", "text"
 	return c
 }
@@ -109,6 +115,12 @@ func (c *config) check() error {
 	}
 	if d := c.Registry.StallTimeout; d < time.Second {
 		return fmt.Errorf("configuration: registry.stall_timeout: %s is less than 1s", d)
+	}
+	if addr, err := netip.ParseAddrPort(c.Streaming.Address); err != nil || !addr.Addr().IsLoopback() {
+		return fmt.Errorf("configuration: streaming.address: %q is not a loopback address with a port: what is typed in an exec would cross the network in clear", c.Streaming.Address)
+	}
+	if d := c.Streaming.IdleTimeout; d < time.Second {
+		return fmt.Errorf("configuration: streaming.idle_timeout: %s is less than 1s", d)
 	}
 	switch c.Log.Format {
 	case "text", "json":

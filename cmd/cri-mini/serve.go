@@ -125,12 +125,18 @@ func (d *daemon) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	streaming, err := d.stream()
+	if err != nil {
+		return err
+	}
 	s := &cri.Server{
-		Pods: d.pods, Images: d.images, Network: networkStatus{d.network}, Handlers: d.handlers(), Features: d.features(), Release: version, Info: info, StateDir: d.c.StateDir, Log: d.log,
+		Pods: d.pods, Images: d.images, Network: networkStatus{d.network}, Streaming: streaming, Handlers: d.handlers(), Features: d.features(), Release: version, Info: info,
+		StateDir: d.c.StateDir, Log: d.log,
 	}
 	g := s.Register()
 	go func() {
 		<-ctx.Done()
+		streaming.Close()
 		stopped := make(chan struct{})
 		go func() { g.GracefulStop(); close(stopped) }()
 		select {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"path/filepath"
 	"time"
@@ -88,6 +89,7 @@ func (e *Engine) startOnce(ctx context.Context, req StartRequest) (Started, erro
 	if err := e.launch(ctx, r, proc, 0); err != nil {
 		return Started{}, err
 	}
+	e.holdStdin(proc)
 	if req.Journal != nil {
 		if err := req.Journal.Note(NoteProcess, req.ID, ProcessNote{PID: proc.pid, StartTime: proc.startTime}); err != nil {
 			return Started{}, err
@@ -241,15 +243,18 @@ func (e *Engine) ReopenLog(ctx context.Context, id string) error {
 // ExecRequest describes an exec in a running container.
 type ExecRequest struct {
 	ID, Container  string
-	Plan           *plan.Plan // opens "pidfd", "stdin", "stdout" and "stderr"
+	Plan           *plan.Plan // opens "pidfd", and "stdin", "stdout" and "stderr" or a terminal
 	Timeout        time.Duration
-	Stdin          *os.File // nil: /dev/null
-	Stdout, Stderr io.Writer
+	Stdin          io.Reader // nil: /dev/null, or a terminal on which nobody types
+	Stdout, Stderr io.Writer // nil: discarded
+	Terminal       bool
+	Sizes          iter.Seq[WindowSize] // of the terminal, as they come; nil for none
 }
 
-// Exec runs a command in a container and waits for it. The writers get its output; a writer's error stops the
-// copy of that stream only. A process that the command left behind and that holds the pipes does not delay
-// the return. When the time is up the monitor kills the command with all it started and TimedOut is set.
+// Exec runs a command in a container and waits for it. The writers get its output, at their pace; a writer's
+// error stops the copy of that stream only. A process that the command left behind and that holds the pipes does
+// not delay the return. A read of Stdin may outlast the return. When the time is up the monitor kills the command
+// with all it started and TimedOut is set; when the context ends, we do (see hangUp).
 func (e *Engine) Exec(ctx context.Context, req ExecRequest) (x Exit, err error) {
 	err = e.whileNotSent(ctx, func() error { x, err = e.execOnce(ctx, req); return err })
 	return x, err
@@ -264,27 +269,18 @@ func (e *Engine) execOnce(ctx context.Context, req ExecRequest) (Exit, error) {
 	}
 	r := e.newRun(req.ID, "", req.Plan, nil)
 	defer r.close()
-	out, err := newOutputs(req.Stdout, req.Stderr)
+	std, err := newStdio(&req)
+	defer std.close()
 	if err != nil {
 		return Exit{}, err
 	}
-	defer out.close()
 	pidfd, err := e.dupPidfd(target)
 	if err != nil {
 		return Exit{}, err
 	}
 	defer unix.Close(pidfd)
-	r.given["pidfd"], r.given["stdout"], r.given["stderr"] = pidfd, out.child(0), out.child(1)
-	if req.Stdin != nil {
-		r.given["stdin"] = int(req.Stdin.Fd())
-	} else {
-		null, err := os.Open("/dev/null")
-		if err != nil {
-			return Exit{}, err
-		}
-		defer null.Close()
-		r.given["stdin"] = int(null.Fd())
-	}
+	r.given["pidfd"] = pidfd
+	std.give(r)
 	proc := &process{id: req.ID, pod: target.pod, kind: wire.Exec, client: target.client, done: make(chan struct{})}
 	if err := r.makeKillDir(); err != nil {
 		return Exit{}, err
@@ -294,9 +290,9 @@ func (e *Engine) execOnce(ctx context.Context, req ExecRequest) (Exit, error) {
 		return Exit{}, err
 	}
 	r.close() // our copies of its pipes
-	out.start()
+	std.start()
 	defer e.Ack(req.ID)
-	return e.finishExec(ctx, proc, out)
+	return e.finishExec(ctx, proc, std)
 }
 
 // dupPidfd: the process may end, and its pidfd be closed, at any time.
@@ -313,17 +309,32 @@ func (e *Engine) dupPidfd(p *process) (int, error) {
 	return fd, nil
 }
 
-func (e *Engine) finishExec(ctx context.Context, proc *process, out *outputs) (Exit, error) {
+func (e *Engine) finishExec(ctx context.Context, proc *process, std stdio) (Exit, error) {
 	select {
 	case <-proc.done:
 	case <-ctx.Done():
-		_ = e.Signal(proc.id, unix.SIGKILL)
-		<-proc.done
-		out.finish()
+		e.hangUp(proc)
+		std.close() // whoever was to read has gone: no writer may wait
+		std.finish()
 		return proc.exit, context.Cause(ctx)
 	}
-	out.finish()
+	std.finish()
 	return proc.exit, nil
+}
+
+// hangUpGrace is how long a command may take to end on SIGHUP.
+const hangUpGrace = time.Second
+
+// hangUp ends an exec whose client has gone, with all that it started if that is in a group of its own.
+func (e *Engine) hangUp(proc *process) {
+	_ = e.Signal(proc.id, unix.SIGHUP)
+	select {
+	case <-proc.done:
+	case <-time.After(hangUpGrace):
+	}
+	linux.KillGroup(proc.killDir)
+	_ = e.Signal(proc.id, unix.SIGKILL)
+	<-proc.done
 }
 
 // makeKillDir makes the tracking group of an exec with a timeout: one directory in one hierarchy.

@@ -62,6 +62,7 @@ type process struct {
 	pidfd     *os.File
 	client    *client
 	tty       *os.File // a dup of the terminal's master: it outlives the monitor
+	stdin     *os.File // holds the container's FIFO open for writing; see holdStdin
 	dir, log  string
 	deadline  time.Time          // of an exec; its monitor keeps it, while that lives
 	killDir   string             // cgroup directory of an exec with a deadline

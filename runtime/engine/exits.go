@@ -46,6 +46,7 @@ func (e *Engine) end(p *process, x Exit) {
 		_ = p.pidfd.Close()
 		p.pidfd = nil
 	}
+	p.dropStdin()
 	e.mu.Unlock()
 	if p.kind == wire.Container {
 		e.exits <- x
@@ -106,9 +107,13 @@ func (e *Engine) learn(c *client, it answer) Known {
 // Place tells the engine where a container's streams are, after Open: Recover of a monitor needs it.
 func (e *Engine) Place(id, dir, log string) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	if p := e.procs[id]; p != nil {
+	p := e.procs[id]
+	if p != nil {
 		p.dir, p.log = dir, log
+	}
+	e.mu.Unlock()
+	if p != nil {
+		e.placeStdin(p)
 	}
 }
 
@@ -131,6 +136,7 @@ func (e *Engine) Adopt(ctx context.Context, k Known, dir, log string) (bool, err
 	e.mu.Lock()
 	e.procs[k.ID] = p
 	e.mu.Unlock()
+	e.holdStdin(p)
 	return true, e.handOver(ctx, p, c)
 }
 

@@ -26,6 +26,13 @@ func (m *monitor) handle(msg *wire.Message, fds []int) (*wire.Message, int) {
 	case wire.TypeReopen:
 		closeAll(fds)
 		fail(done, "reopen log", m.reopen(msg.ID, msg.Log))
+	case wire.TypeAttach:
+		fail(done, "attach", m.attach(msg.ID, fds))
+	case wire.TypeCloseStdin:
+		closeAll(fds)
+		if p := m.procs[msg.ID]; p != nil {
+			p.closeStdin()
+		}
 	case wire.TypeAck:
 		closeAll(fds)
 		m.acknowledge(msg.ID)

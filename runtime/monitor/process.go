@@ -27,6 +27,8 @@ type process struct {
 	log         *logFile
 	out, errout *stream
 	tty         *stream
+	stdin       int // holds the FIFO open for writing, -1 without
+	viewers     []*viewer
 
 	exited   bool
 	status   uint32
@@ -48,7 +50,7 @@ func (m *monitor) spawn(msg *wire.Message, fds []int) (*wire.Message, int) {
 		return reply, -1
 	}
 	m.acknowledge(msg.ID)
-	p := &process{id: msg.ID, pod: msg.Pod, kind: msg.Kind, pidfd: -1, progress: -1, terminal: msg.Terminal, killDir: msg.KillFile}
+	p := &process{id: msg.ID, pod: msg.Pod, kind: msg.Kind, pidfd: -1, progress: -1, stdin: -1, terminal: msg.Terminal, killDir: msg.KillFile}
 	if err := m.openLogs(p, msg.Log, msg.Dir); err != nil {
 		fail(reply, "spawn", err)
 		return reply, -1
@@ -124,6 +126,8 @@ func (m *monitor) ended(p *process) {
 		p.progress = -1
 	}
 	m.drainStreams(p)
+	m.dismiss(p)
+	p.closeStdin()
 	m.send(&wire.Message{
 		Type: wire.TypeExit, ID: p.id, Pod: p.pod, Kind: p.kind, PID: p.pid, StartTime: p.startTime, Exited: true, Status: status,
 		At: p.at, TimedOut: p.timedOut, Unknown: unknown, Dropped: p.dropped(),
@@ -220,7 +224,7 @@ func (m *monitor) adopt(msg *wire.Message, fds []int) error {
 		closeAll(fds)
 		return nil // a retry
 	}
-	p := &process{id: msg.ID, pod: msg.Pod, kind: msg.Kind, pid: msg.PID, startTime: msg.StartTime, progress: -1, terminal: msg.Terminal, killDir: msg.KillFile}
+	p := &process{id: msg.ID, pod: msg.Pod, kind: msg.Kind, pid: msg.PID, startTime: msg.StartTime, progress: -1, stdin: -1, terminal: msg.Terminal, killDir: msg.KillFile}
 	m.procs[p.id], m.pods[p.pod] = p, true
 	err := m.openLogs(p, msg.Log, msg.Dir)
 	if len(fds) > 1 {

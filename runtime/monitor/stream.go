@@ -33,6 +33,8 @@ type stream struct {
 	state   int // descriptor of the note's file, -1 without
 	stateAt int64
 	watched bool
+	shown   int // of the bytes that wait in the FIFO, those that the viewers have seen
+	of      *process
 }
 
 // pending is the note: n bytes with this hash are being written to the log, which had before bytes and will
@@ -93,6 +95,10 @@ func (m *monitor) move(s *stream, last bool) (int, error) {
 	if err != nil || len(seen) == 0 {
 		return 0, err
 	}
+	if s.shown < len(seen) {
+		m.show(s, seen[s.shown:])
+		s.shown = len(seen)
+	}
 	n := whole(seen, last || len(seen) == chunk)
 	if n == 0 {
 		return 0, nil // the start of a line: wait for its end
@@ -101,6 +107,7 @@ func (m *monitor) move(s *stream, last bool) (int, error) {
 	if err := m.discard(s.fd, n); err != nil {
 		return 0, err
 	}
+	s.shown -= n
 	s.note(pending{})
 	return n, nil
 }
@@ -178,6 +185,7 @@ func (m *monitor) moveTerminal(s *stream, last bool) (int, error) {
 		}
 		return 0, err
 	}
+	m.show(s, m.buf[:n])
 	s.rest = append(s.rest, m.buf[:n]...)
 	k := whole(s.rest, false)
 	if k > 0 {

@@ -11,6 +11,7 @@ import (
 const (
 	fifoStdout = "stdout"
 	fifoStderr = "stderr"
+	fifoStdin  = "stdin"
 	noteFile   = "log.pending"
 )
 
@@ -30,8 +31,9 @@ func (m *monitor) openLogs(p *process, path, dir string) error {
 	if p.terminal {
 		return nil
 	}
-	if p.out, err = m.openStream(p.log, dir, fifoStdout, 0); err == nil {
-		p.errout, err = m.openStream(p.log, dir, fifoStderr, pendingSize)
+	p.holdStdin(dir)
+	if p.out, err = m.openStream(p, dir, fifoStdout, 0); err == nil {
+		p.errout, err = m.openStream(p, dir, fifoStderr, pendingSize)
 	}
 	// Both have recovered before either goes on: what a note says of the log holds until something is appended.
 	for _, s := range p.streams() {
@@ -45,12 +47,12 @@ func (m *monitor) openLogs(p *process, path, dir string) error {
 	return err
 }
 
-func (m *monitor) openStream(log *logFile, dir, name string, noteAt int64) (*stream, error) {
+func (m *monitor) openStream(p *process, dir, name string, noteAt int64) (*stream, error) {
 	fd, err := unix.Open(dir+"/"+name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open fifo %s/%s: %w", dir, name, err)
 	}
-	s := &stream{fd: fd, name: name, log: log, stateAt: noteAt}
+	s := &stream{fd: fd, name: name, log: p.log, stateAt: noteAt, of: p}
 	if s.state, err = unix.Open(dir+"/"+noteFile, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600); err != nil {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("open %s/%s: %w", dir, noteFile, err)
@@ -83,7 +85,7 @@ func (m *monitor) attachTerminal(p *process, fd int) error {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return err
 	}
-	p.tty = &stream{fd: fd, name: fifoStdout, tty: true, log: p.log, state: -1}
+	p.tty = &stream{fd: fd, name: fifoStdout, tty: true, log: p.log, state: -1, of: p}
 	if p.log == nil {
 		return nil
 	}
@@ -142,6 +144,7 @@ func (m *monitor) closeStreams(p *process) {
 		p.log.close()
 	}
 	p.out, p.errout, p.tty = nil, nil, nil
+	p.closeStdin()
 }
 
 func (p *process) dropped() uint64 {

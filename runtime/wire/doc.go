@@ -24,20 +24,37 @@ type Type uint16
 
 // The messages. Those of the daemon have a Seq that the reply repeats; events of the monitor have Seq 0.
 const (
-	_           Type = iota
-	TypeHello        // daemon: who are you, what do you have
-	TypeWelcome      // monitor: reply to Hello, followed by one TypeItem for each process
-	TypeItem         // monitor: one process that it watches or whose exit it keeps (a terminal's master goes with it); without a kind a pod
-	TypeSpawn        // daemon: clone an init; the slots' descriptors go with it
-	TypeSpawned      // monitor: reply; the pidfd goes with it
-	TypeAdopt        // daemon: take over a running container of a dead monitor; pidfd and master go with it
-	TypeTTY          // daemon: the terminal's master of a container
-	TypeReopen       // daemon: open the log file again
-	TypeExit         // monitor: a process ended
-	TypeAck          // daemon: the exit was recorded, forget it
-	TypeForget       // daemon: the pod is gone; without a pod: leave when nothing is left
-	TypeDone         // monitor: reply to Adopt, TTY, Reopen, Ack and Forget
+	_              Type = iota
+	TypeHello           // daemon: who are you, what do you have
+	TypeWelcome         // monitor: reply to Hello, followed by one TypeItem for each process
+	TypeItem            // monitor: one process that it watches or whose exit it keeps (a terminal's master goes with it); without a kind a pod
+	TypeSpawn           // daemon: clone an init; the slots' descriptors go with it
+	TypeSpawned         // monitor: reply; the pidfd goes with it
+	TypeAdopt           // daemon: take over a running container of a dead monitor; pidfd and master go with it
+	TypeTTY             // daemon: the terminal's master of a container
+	TypeReopen          // daemon: open the log file again
+	TypeExit            // monitor: a process ended
+	TypeAck             // daemon: the exit was recorded, forget it
+	TypeForget          // daemon: the pod is gone; without a pod: leave when nothing is left
+	TypeDone            // monitor: reply to all that have no other
+	TypeAttach          // daemon: copy a container's output into the socket that goes with it, see Attached
+	TypeCloseStdin      // daemon: let go of the FIFO stdin, for the container to see the end of file
 )
+
+// Attached is the first byte of each packet in an attachment's socket (SOCK_SEQPACKET): what the packet is.
+type Attached byte
+
+// What a packet is. Output follows its byte, at most MaxAttached bytes. After the last two nothing comes; a socket that
+// ends without either had its monitor die.
+const (
+	AttachedStdout Attached = iota + 1
+	AttachedStderr
+	AttachedEnd  // the container has ended, this was all of its output
+	AttachedLost // the daemon did not read in time, output was left out here
+)
+
+// MaxAttached bounds the output in one packet, in bytes.
+const MaxAttached = 16 << 10
 
 // Kind tells what a process is to the monitor.
 type Kind uint8

@@ -32,20 +32,21 @@ import (
 // job is everything that a run needs to know; it crosses from stage to stage
 // (stages.go) as JSON.
 type job struct {
-	Tools    tools
-	Daemon   []string // command with placeholders (config.go); empty: Endpoint runs already
-	Template string   // the daemon's configuration, with placeholders
-	Endpoint string
-	Focus    string
-	Parallel int
-	Timeout  time.Duration
-	Report   string // directory for logs and reports
-	Expected string // file
-	Update   bool
-	Strict   bool
-	Scratch  string // directory on disk: state, certs.d, temporary files
-	RunDir   string // the daemon's run_dir
-	Mounts   []cgroupMount
+	Tools     tools
+	Daemon    []string // command with placeholders (config.go); empty: Endpoint runs already
+	Template  string   // the daemon's configuration, with placeholders
+	Endpoint  string
+	Focus     string
+	Parallel  int
+	WebSocket bool // exec, attach and portforward, in place of SPDY
+	Timeout   time.Duration
+	Report    string // directory for logs and reports
+	Expected  string // file
+	Update    bool
+	Strict    bool
+	Scratch   string // directory on disk: state, certs.d, temporary files
+	RunDir    string // the daemon's run_dir
+	Mounts    []cgroupMount
 }
 
 func init() {
@@ -90,6 +91,7 @@ func start(ctx context.Context) error {
 	flag.StringVar(&j.Endpoint, "runtime-endpoint", "", "test the runtime behind this endpoint (unix://...) and start no daemon")
 	flag.StringVar(&j.Focus, "focus", "", "run only the specs whose names match this regular expression")
 	flag.IntVar(&j.Parallel, "parallel", 1, "specs to run at a time")
+	flag.BoolVar(&j.WebSocket, "websocket", false, "stream by WebSocket in place of SPDY")
 	flag.DurationVar(&j.Timeout, "timeout", 30*time.Minute, "limit for all specs together")
 	flag.StringVar(&j.Report, "report", "", "directory for junit, JSON and logs (default: report in the cache)")
 	flag.StringVar(&j.Expected, "expected", "expected.txt", "file that lists the specs that may fail")

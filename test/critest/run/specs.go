@@ -45,6 +45,9 @@ func runCritest(ctx context.Context, j job, reportFile string, daemon *child) er
 	if j.Parallel > 1 { // with 1, ginkgo mistakes the flag for go test's
 		args = append(args, "--parallel", fmt.Sprint(j.Parallel))
 	}
+	if j.WebSocket {
+		args = append(args, "--websocket-exec", "--websocket-attach", "--websocket-portforward")
+	}
 	if j.Focus != "" {
 		args = append(args, "--ginkgo.focus", j.Focus)
 	}
