@@ -105,6 +105,10 @@ func fill(m protoreflect.Message) {
 	switch r := m.Interface().(type) {
 	case *criapi.ExecSyncRequest:
 		r.Cmd, r.Timeout = []string{"true"}, 5
+	case *criapi.ExecRequest:
+		r.Cmd, r.Stdout = []string{"true"}, true
+	case *criapi.AttachRequest:
+		r.Stdout = true
 	case *criapi.CreateContainerRequest:
 		r.Config, r.SandboxConfig = containerConfig("ids", "true"), podConfig("ids")
 	case *criapi.UpdateContainerResourcesRequest:
