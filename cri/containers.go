@@ -45,8 +45,8 @@ func (s *Server) ListContainers(_ context.Context, r *criapi.ListContainersReque
 }
 
 // UpdateContainerResources changes a container's limits.
-func (s *Server) UpdateContainerResources(ctx context.Context, r *criapi.UpdateContainerResourcesRequest) (*criapi.UpdateContainerResourcesResponse, error) {
-	return &criapi.UpdateContainerResourcesResponse{}, s.Pods.UpdateContainer(ctx, r.GetContainerId(), r.GetLinux(), r.GetAnnotations())
+func (s *Server) UpdateContainerResources(_ context.Context, r *criapi.UpdateContainerResourcesRequest) (*criapi.UpdateContainerResourcesResponse, error) {
+	return &criapi.UpdateContainerResourcesResponse{}, s.Pods.UpdateContainer(r.GetContainerId(), r.GetLinux())
 }
 
 // ReopenContainerLog opens a container's log file again.

@@ -34,6 +34,11 @@ func (s *Server) PodSandboxStatus(_ context.Context, r *criapi.PodSandboxStatusR
 	return &criapi.PodSandboxStatusResponse{Status: st, Info: info}, nil
 }
 
+// UpdatePodSandboxResources takes over what a pod as a whole may use.
+func (s *Server) UpdatePodSandboxResources(ctx context.Context, r *criapi.UpdatePodSandboxResourcesRequest) (*criapi.UpdatePodSandboxResourcesResponse, error) {
+	return &criapi.UpdatePodSandboxResourcesResponse{}, s.Pods.UpdatePod(ctx, r.GetPodSandboxId(), r.GetOverhead(), r.GetResources())
+}
+
 // ListPodSandbox lists pods.
 func (s *Server) ListPodSandbox(_ context.Context, r *criapi.ListPodSandboxRequest) (*criapi.ListPodSandboxResponse, error) {
 	return &criapi.ListPodSandboxResponse{Items: s.Pods.ListPods(r.GetFilter())}, nil

@@ -24,38 +24,50 @@ func (b *builder) setResources() error {
 	if p := b.in.CgroupPath; p != "" && !strings.Contains(p, ":") && (p[0] != '/' || path.Clean(p) != p) {
 		return &InvalidError{Config: "container", Field: "cgroup path", Why: quote(p) + " is not absolute and clean"}
 	}
-	r := b.in.Config.GetLinux().GetResources()
-	limits, err := Resources(r, b.in.Facts)
+	return Limit(b.spec, b.in.Config.GetLinux().GetResources(), b.in.Facts)
+}
+
+// Limit sets a container's limits and its OOM score, in place of those that the
+// spec has; its device rules stay.
+func Limit(s *specs.Spec, r *criapi.LinuxContainerResources, facts host.Facts) error {
+	limits, err := Resources(r, facts)
 	if err != nil {
 		return err
 	}
-	if limits != nil {
-		limits.Devices = b.spec.Linux.Resources.Devices
-		b.spec.Linux.Resources = limits
+	if old := s.Linux.Resources; old != nil {
+		if limits == nil {
+			limits = &specs.LinuxResources{}
+		}
+		limits.Devices = old.Devices
 	}
-	return b.setOOMScore(r.GetOomScoreAdj())
+	s.Linux.Resources = limits
+	return setOOMScore(s, r.GetOomScoreAdj(), facts)
 }
 
 // setOOMScore always sets a score: the daemon's own, which would be inherited,
 // may be lower than any container should have. Where the daemon may not go as
 // low as asked (without CAP_SYS_RESOURCE nobody goes below their own), it goes
 // as low as it may, and an annotation keeps what was asked.
-func (b *builder) setOOMScore(want int64) error {
+func setOOMScore(s *specs.Spec, want int64, facts host.Facts) error {
 	if want < -1000 || want > 1000 {
 		return badContainer(resourcesField+".oom_score_adj", "%d is not between -1000 and 1000", want)
 	}
 	score := int(want)
-	if !b.in.Facts.CanLowerOOM && score < b.in.Facts.OOMScoreAdj {
-		score = b.in.Facts.OOMScoreAdj
-		b.spec.Annotations = map[string]string{AnnotationOOMScoreAdj: strconv.FormatInt(want, 10)}
+	delete(s.Annotations, AnnotationOOMScoreAdj)
+	if !facts.CanLowerOOM && score < facts.OOMScoreAdj {
+		score = facts.OOMScoreAdj
+		if s.Annotations == nil {
+			s.Annotations = map[string]string{}
+		}
+		s.Annotations[AnnotationOOMScoreAdj] = strconv.FormatInt(want, 10)
 	}
-	b.spec.Process.OOMScoreAdj = &score
+	s.Process.OOMScoreAdj = &score
 	return nil
 }
 
-// podResources adds up what the pod's containers may use together and what
+// PodResources adds up what the pod's containers may use together and what
 // the pod itself costs.
-func podResources(linux *criapi.LinuxPodSandboxConfig, facts host.Facts) (*specs.LinuxResources, error) {
+func PodResources(linux *criapi.LinuxPodSandboxConfig, facts host.Facts) (*specs.LinuxResources, error) {
 	sum, err := resources(limits{linux.GetResources(), facts, podConfig, resourcesField})
 	if err != nil {
 		return nil, err

@@ -85,7 +85,7 @@ func podCgroup(in PodInput, s *specs.Spec) error {
 	if s.Linux.CgroupsPath = in.CgroupPath; in.CgroupPath == "" {
 		s.Linux.CgroupsPath = own
 	}
-	sum, err := podResources(linux, in.Facts)
+	sum, err := PodResources(linux, in.Facts)
 	if err != nil {
 		return err
 	}

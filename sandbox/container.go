@@ -43,6 +43,7 @@ type Container struct {
 	message  string
 	stopped  bool // we sent it a signal
 	spec     *specs.Spec
+	updating *pending      // an update is under way
 	ended    chan struct{} // closed when it is exited or was never started
 	usage    usage
 }
@@ -66,6 +67,7 @@ type containerRecord struct {
 	ExitCode int                 `json:"exitCode,omitempty"`
 	Reason   string              `json:"reason,omitempty"`
 	Message  string              `json:"message,omitempty"`
+	Updating *pending            `json:"updating,omitempty"`
 }
 
 func (c *Container) record() (containerRecord, error) {
@@ -75,14 +77,14 @@ func (c *Container) record() (containerRecord, error) {
 	}
 	return containerRecord{
 		Config: b, Image: c.Image, Volumes: c.Volumes, Log: c.Log, State: c.state, Created: nanos(c.created), Started: nanos(c.started), Finished: nanos(c.finished),
-		ExitCode: c.exitCode, Reason: c.reason, Message: c.message,
+		ExitCode: c.exitCode, Reason: c.reason, Message: c.message, Updating: c.updating,
 	}, nil
 }
 
 func (r containerRecord) container(id string, p *Pod) (*Container, error) {
 	c := &Container{
 		ID: id, Config: &criapi.ContainerConfig{}, Image: r.Image, Volumes: r.Volumes, Log: r.Log, pod: p, state: r.State, created: fromNanos(r.Created), started: fromNanos(r.Started),
-		finished: fromNanos(r.Finished), exitCode: r.ExitCode, reason: r.Reason, message: r.Message, ended: make(chan struct{}),
+		finished: fromNanos(r.Finished), exitCode: r.ExitCode, reason: r.Reason, message: r.Message, updating: r.Updating, ended: make(chan struct{}),
 	}
 	if err := proto.Unmarshal(r.Config, c.Config); err != nil {
 		return nil, fmt.Errorf("decode config of container %s: %w", id, err)
@@ -142,12 +144,17 @@ func (c *Container) cgroup() string {
 	return c.spec.Linux.CgroupsPath
 }
 
+// saveSpec replaces the file by rename: an update that is cut short leaves one of the two.
 func (c *Container) saveSpec() error {
 	b, err := json.Marshal(c.spec)
 	if err != nil {
 		return fmt.Errorf("encode spec: %w", err)
 	}
-	if err := os.WriteFile(filepath.Join(c.dir(), "config.json"), b, 0o600); err != nil {
+	path, tmp := filepath.Join(c.dir(), "config.json"), filepath.Join(c.dir(), ".config.json")
+	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+		return fmt.Errorf("write spec: %w", err)
+	}
+	if err := os.Rename(tmp, path); err != nil {
 		return fmt.Errorf("write spec: %w", err)
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/cri-mini/cri-mini/netns"
+	"github.com/cri-mini/cri-mini/runtime/cgroup"
 	"github.com/cri-mini/cri-mini/runtime/journal"
 )
 
@@ -41,7 +42,8 @@ type Pod struct {
 	journal    *journal.Journal // nil for a pod of an earlier boot
 	att        *netns.Attachment
 	containers map[string]*Container
-	gone       bool // removed from the tomb: not to be written again
+	updating   []cgroup.Former // an update is under way: what its cgroup held before
+	gone       bool            // removed from the tomb: not to be written again
 }
 
 // podRecord is the journal's note of kind "pod", and part of the tomb.
@@ -52,6 +54,8 @@ type podRecord struct {
 	State   podState          `json:"state"`
 	Network *netns.Attachment `json:"network,omitempty"`
 	Level   string            `json:"level,omitempty"`
+	// Updating is what the pod's cgroup held before an update that is under way.
+	Updating []cgroup.Former `json:"updating,omitempty"`
 }
 
 const (
@@ -64,7 +68,7 @@ func (p *Pod) record() (podRecord, error) {
 	if err != nil {
 		return podRecord{}, fmt.Errorf("encode pod config: %w", err)
 	}
-	return podRecord{Config: b, Handler: p.Handler, Created: p.Created.UnixNano(), State: p.state, Network: p.att, Level: p.level}, nil
+	return podRecord{Config: b, Handler: p.Handler, Created: p.Created.UnixNano(), State: p.state, Network: p.att, Level: p.level, Updating: p.updating}, nil
 }
 
 // setState notes a new state in the journal and then takes it. Caller holds mu.
@@ -86,9 +90,12 @@ func (p *Pod) setState(s podState) error {
 }
 
 func (r podRecord) pod(id, runDir string) (*Pod, error) {
-	p := &Pod{ID: id, Config: &criapi.PodSandboxConfig{}, Handler: r.Handler, Created: time.Unix(0, r.Created), dir: podDir(runDir, id), state: r.State, att: r.Network, level: r.Level, containers: map[string]*Container{}}
+	p := &Pod{ID: id, Config: &criapi.PodSandboxConfig{}, Handler: r.Handler, Created: time.Unix(0, r.Created), dir: podDir(runDir, id), state: r.State, att: r.Network, level: r.Level, updating: r.Updating, containers: map[string]*Container{}}
 	if err := proto.Unmarshal(r.Config, p.Config); err != nil {
 		return nil, fmt.Errorf("decode config of pod %s: %w", id, err)
+	}
+	if p.Config.Linux == nil {
+		p.Config.Linux = &criapi.LinuxPodSandboxConfig{}
 	}
 	return p, nil
 }

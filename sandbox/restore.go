@@ -68,6 +68,9 @@ func (m *Manager) restorePod(ctx context.Context, id string, known map[string]en
 	if p.spec, err = oci.Pod(oci.PodInput{ID: id, Config: p.Config, RunDir: m.cfg.RunDir, Facts: m.cfg.Facts}); err != nil {
 		m.log.Warn("make spec of pod again", "pod", id, "err", err)
 	}
+	if err := m.recoverPodUpdate(p); err != nil {
+		m.log.Error("take back an update that was cut short", "pod", id, "err", err)
+	}
 	m.pods[id] = p
 	if p.level != "" {
 		m.levels[p.level] = id
@@ -128,6 +131,9 @@ func (m *Manager) restoreContainer(ctx context.Context, p *Pod, id string, known
 	}
 	if err := c.loadSpec(); err != nil {
 		m.log.Warn("read spec of container again", "pod", p.ID, "ctr", id, "err", err)
+	}
+	if err := m.recoverUpdate(c); err != nil {
+		m.log.Error("take back an update that was cut short", "pod", p.ID, "ctr", id, "err", err)
 	}
 	for _, image := range c.images() {
 		if _, err := m.cfg.Images.Lend(image, c.ID, ""); err != nil {

@@ -54,6 +54,9 @@ func (m *Manager) ready(key string) *Pod {
 }
 
 func (m *Manager) runPod(ctx context.Context, config *criapi.PodSandboxConfig, handler string) (id string, err error) {
+	if config.Linux == nil {
+		config.Linux = &criapi.LinuxPodSandboxConfig{} // an update writes into it
+	}
 	p := &Pod{ID: newID(), Config: config, Handler: handler, Created: time.Now(), state: podCreating, containers: map[string]*Container{}}
 	p.dir = podDir(m.cfg.RunDir, p.ID)
 	in := oci.PodInput{ID: p.ID, Config: config, RunDir: m.cfg.RunDir, Facts: m.cfg.Facts}

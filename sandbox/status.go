@@ -59,7 +59,7 @@ func (m *Manager) PodStatus(id string, verbose bool) (*criapi.PodSandboxStatus, 
 	if !verbose {
 		return st, nil, nil
 	}
-	info, err := infoMap(map[string]any{"id": p.ID, "runtimeSpec": p.spec, "network": p.att, "journal": p.dir})
+	info, err := infoMap(map[string]any{"id": p.ID, "runtimeSpec": p.spec, "config": p.Config, "network": p.att, "journal": p.dir})
 	return st, info, err
 }
 

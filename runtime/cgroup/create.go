@@ -54,7 +54,7 @@ func (t *Tree) createIn(h *hierarchy, path string, plan *plan) error {
 			return err
 		}
 	}
-	if err := applyAll(dir, plan.forHierarchy(t, h), fresh); err != nil {
+	if err := apply(dir, plan.forHierarchy(t, h), fresh); err != nil {
 		return err
 	}
 	return t.applyDevices(h, path, plan.devices)

@@ -166,9 +166,32 @@ func (b *builder) unified(files map[string]string) {
 		}
 		lines := strings.Split(strings.TrimSuffix(files[name], "\n"), "\n")
 		for _, line := range lines {
-			b.add(setting{controller: "", file: name, value: line, keyed: len(lines) > 1, reset: line})
+			reset, keyed := unifiedReset(name, line)
+			b.add(setting{controller: "", file: name, value: line, keyed: keyed || len(lines) > 1, reset: reset})
 		}
 	}
+}
+
+// unifiedReset gives the line that takes a line's entry out of a v2 file again,
+// for those files that have an entry for each device or resource.
+func unifiedReset(file, line string) (reset string, keyed bool) {
+	key, _, _ := strings.Cut(line, " ")
+	switch file {
+	case "io.max":
+		return key + " rbps=max wbps=max riops=max wiops=max", true
+	case "io.latency":
+		return key + " target=0", true
+	case "io.weight", "io.bfq.weight":
+		if key == line { // "100" is short for "default 100"
+			return "default 100", false
+		}
+		return key + " default", true
+	case "rdma.max":
+		return key + " hca_handle=max hca_object=max", true
+	case "misc.max":
+		return key + " max", true
+	}
+	return line, false
 }
 
 func decimal(n int64) string { return strconv.FormatInt(n, 10) }

@@ -61,19 +61,6 @@ func (p *plan) needsV2() bool {
 	return false
 }
 
-// change is a line that takes a write back.
-type change struct{ dir, file, value string }
-
-// applyAll writes the settings of one hierarchy. fresh says that the cgroup is
-// new, so that what equals the kernel's initial values need not be written.
-func applyAll(dir string, list []setting, fresh bool) error {
-	if fresh {
-		list = withoutInitial(list)
-	}
-	_, err := applyUndoable(dir, list, fresh)
-	return err
-}
-
 func withoutInitial(list []setting) []setting {
 	kept := make([]setting, 0, len(list))
 	for _, s := range list {
@@ -87,36 +74,35 @@ func withoutInitial(list []setting) []setting {
 	return kept
 }
 
-// applyUndoable writes the settings in order and returns what takes them back,
-// in the order of the writes; nothing when the cgroup is fresh.
+// apply writes the settings of one hierarchy in order. fresh says that the cgroup
+// is new, so that what equals the kernel's initial values need not be written.
 //
 // Some pairs of files check each other (period and quota, memory and memory
 // with swap), and which one must go first depends on the values now in force:
 // a refused value is tried again after its fellows.
-func applyUndoable(dir string, list []setting, fresh bool) (undo []change, err error) {
-	if !fresh {
+func apply(dir string, list []setting, fresh bool) error {
+	if fresh {
+		list = withoutInitial(list)
+	} else {
 		list = orderMemory(dir, list)
 	}
 	var postponed []setting
 	for _, s := range list {
-		step, err := s.write(dir, fresh)
+		err := s.write(dir)
 		if errors.Is(err, unix.EINVAL) && s.interdependent() {
 			postponed = append(postponed, s)
 			continue
 		}
 		if err != nil {
-			return undo, err
+			return err
 		}
-		undo = append(undo, step...)
 	}
 	for _, s := range postponed {
-		step, err := s.write(dir, fresh)
-		if err != nil {
-			return undo, err
+		if err := s.write(dir); err != nil {
+			return err
 		}
-		undo = append(undo, step...)
 	}
-	return undo, nil
+	return nil
 }
 
 func (s *setting) interdependent() bool {
@@ -152,47 +138,24 @@ func orderMemory(dir string, list []setting) []setting {
 	return ordered
 }
 
-// write writes the value and returns what takes it back.
-func (s *setting) write(dir string, fresh bool) ([]change, error) {
-	value, undo := s.value, []change(nil)
-	if !fresh {
+func (s *setting) write(dir string) error {
+	value := s.value
+	if s.merge != nil {
 		now, err := readFile(dir, s.file)
-		if err == nil {
-			undo = []change{{dir, s.file, s.undo(now)}}
+		if err != nil {
+			return err
 		}
-		if s.merge != nil {
-			value = s.merge(now)
-		}
+		value = s.merge(now)
 	}
 	err := writeFile(dir, s.file, value)
-	if err == nil {
-		return undo, nil
-	}
 	if s.optional && errors.Is(err, unix.ENOENT) {
-		return nil, nil
+		return nil
 	}
 	var refused *WriteError
 	if errors.As(err, &refused) {
 		refused.Hint = hint(dir, s, refused.Err)
 	}
-	return nil, err
-}
-
-// undo makes the value that brings the file back to what it holds now.
-func (s *setting) undo(now string) string {
-	if s.file == "memory.oom_control" {
-		return fmt.Sprint(lookup(now, "oom_kill_disable"))
-	}
-	if !s.keyed {
-		return now
-	}
-	name, _, _ := strings.Cut(s.value, " ")
-	for line := range strings.SplitSeq(now, "\n") {
-		if key, _, _ := strings.Cut(line, " "); key == name {
-			return line
-		}
-	}
-	return s.reset
+	return err
 }
 
 // hint explains an errno in the terms of the file.

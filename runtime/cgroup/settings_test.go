@@ -168,9 +168,26 @@ func TestSettingUndo(t *testing.T) {
 		{"switch", "oom_kill_disable 0\nunder_oom 0\noom_kill 3", "0", setting{file: "memory.oom_control"}},
 		{"device that had one", "8:0 5\n8:16 7", "8:16 7", setting{value: "8:16 9", keyed: true, reset: "8:16 0"}},
 		{"device that had none", "8:0 5", "8:16 0", setting{value: "8:16 9", keyed: true, reset: "8:16 0"}},
+		{"nothing", "", "", setting{file: "cpuset.cpus"}},
+		{"weight of all others", "default 100\n8:16 200", "default 100", setting{file: "io.weight", value: "50"}},
 	} {
-		if got := test.s.undo(test.now); got != test.want {
-			t.Errorf("%s: %q, want %q", test.name, got, test.want)
+		if diff := cmp.Diff([]string{test.want}, test.s.undo(test.now)); diff != "" {
+			t.Errorf("%s: %s", test.name, diff)
+		}
+	}
+}
+
+func TestUnifiedReset(t *testing.T) {
+	for _, test := range []struct{ name, file, line, want string }{
+		{"rates of a device", "io.max", "8:0 rbps=5", "8:0 rbps=max wbps=max riops=max wiops=max"},
+		{"latency", "io.latency", "8:0 target=5", "8:0 target=0"},
+		{"weight of a device", "io.weight", "8:0 50", "8:0 default"},
+		{"rdma", "rdma.max", "mlx4_0 hca_handle=2", "mlx4_0 hca_handle=max hca_object=max"},
+		{"misc", "misc.max", "res_a 3", "res_a max"},
+	} {
+		reset, keyed := unifiedReset(test.file, test.line)
+		if reset != test.want || !keyed {
+			t.Errorf("%s: %q %t, want %q", test.name, reset, keyed, test.want)
 		}
 	}
 }

@@ -162,21 +162,21 @@ func (t *Tree) memoryStats(path string, stats *Stats) error {
 // memoryFiles are the names of one version's files and of its counters; those
 // of v1 that begin with "total" have the cgroups below in them.
 type memoryFiles struct {
-	usage, limit, swapUsage, swapLimit     string
-	inactiveFile, rss, faults, majorFaults string
-	swapHasMemory                          bool
+	usage, limit, swapUsage, swapLimit                 string
+	inactiveFile, activeFile, rss, faults, majorFaults string
+	swapHasMemory                                      bool
 }
 
 var memoryFilesV1 = memoryFiles{
 	usage: "memory.usage_in_bytes", limit: "memory.limit_in_bytes",
 	swapUsage: "memory.memsw.usage_in_bytes", swapLimit: "memory.memsw.limit_in_bytes", swapHasMemory: true,
-	inactiveFile: "total_inactive_file", rss: "total_rss", faults: "total_pgfault", majorFaults: "total_pgmajfault",
+	inactiveFile: "total_inactive_file", activeFile: "total_active_file", rss: "total_rss", faults: "total_pgfault", majorFaults: "total_pgmajfault",
 }
 
 var memoryFilesV2 = memoryFiles{
 	usage: "memory.current", limit: "memory.max",
 	swapUsage: "memory.swap.current", swapLimit: "memory.swap.max",
-	inactiveFile: "inactive_file", rss: "anon", faults: "pgfault", majorFaults: "pgmajfault",
+	inactiveFile: "inactive_file", activeFile: "active_file", rss: "anon", faults: "pgfault", majorFaults: "pgmajfault",
 }
 
 // swapStats returns nil on a machine that does not account swap.

@@ -38,34 +38,32 @@ func (t *Tree) update(path string, resources *specs.LinuxResources) error {
 			return err
 		}
 	}
-	var undo []change
+	former, err := t.former(path, plan)
+	if err != nil {
+		return err
+	}
 	for _, h := range t.list {
-		steps, err := applyUndoable(h.dir(path), plan.forHierarchy(t, h), false)
-		undo = append(undo, steps...)
+		err := apply(h.dir(path), plan.forHierarchy(t, h), false)
 		if err == nil {
 			err = t.applyDevices(h, path, plan.devices)
 		}
 		if err != nil {
-			return errors.Join(err, takeBack(undo))
+			return errors.Join(err, takenBack(t.TakeBack(former)))
 		}
 	}
 	return nil
 }
 
-// takeBack undoes changes, last first, and goes on past errors.
-func takeBack(undo []change) error {
-	var errs []error
-	for i := len(undo) - 1; i >= 0; i-- {
-		c := undo[i]
-		if err := writeFile(c.dir, c.file, c.value); err != nil {
-			errs = append(errs, fmt.Errorf("take back an earlier change: %w", err))
-		}
+func takenBack(err error) error {
+	if err == nil {
+		return nil
 	}
-	return errors.Join(errs...)
+	return fmt.Errorf("take back an earlier change: %w", err)
 }
 
-// checkUsage refuses a memory limit below what is in use, when resources ask
-// for that check: v2 would kill processes to get there.
+// checkUsage refuses a memory limit below what is in use and cannot be given
+// back, when resources ask for that check: v2 would kill processes to get there.
+// Pages of files are given back, so they do not count.
 func (t *Tree) checkUsage(path string, r *specs.LinuxResources) error {
 	if r == nil || r.Memory == nil || !deref(r.Memory.CheckBeforeUpdate) {
 		return nil
@@ -75,14 +73,19 @@ func (t *Tree) checkUsage(path string, r *specs.LinuxResources) error {
 	if h == nil || limit <= 0 {
 		return nil
 	}
-	file := "memory.usage_in_bytes"
+	files := memoryFilesV1
 	if h.v2 {
-		file = "memory.current"
+		files = memoryFilesV2
 	}
-	usage, err := readUint(h.dir(path), file)
+	usage, err := readUint(h.dir(path), files.usage)
 	if err != nil {
 		return err
 	}
+	text, err := readFile(h.dir(path), "memory.stat")
+	if err != nil {
+		return err
+	}
+	usage -= min(usage, lookup(text, files.inactiveFile)+lookup(text, files.activeFile))
 	if uint64(limit) < usage {
 		return fmt.Errorf("resources.memory.limit: %d is below the %d bytes in use", limit, usage)
 	}

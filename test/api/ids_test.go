@@ -51,7 +51,7 @@ func methods(t *testing.T) []method {
 // unserved answer Unimplemented, and say so here.
 var unserved = map[string]bool{
 	"PodSandboxStats": true, "ListPodSandboxStats": true, "CheckpointContainer": true, "CheckpointPod": true, "RestorePod": true, "GetContainerEvents": true,
-	"ListMetricDescriptors": true, "ListPodSandboxMetrics": true, "UpdatePodSandboxResources": true, "StreamPodSandboxes": true, "StreamContainers": true,
+	"ListMetricDescriptors": true, "ListPodSandboxMetrics": true, "StreamPodSandboxes": true, "StreamContainers": true,
 	"StreamContainerStats": true, "StreamPodSandboxStats": true, "StreamPodSandboxMetrics": true, "StreamImages": true,
 }
 

@@ -17,14 +17,28 @@ import (
 // limit reads a container's limit from its cgroup, by the name of either version.
 func (c *container) limit(v1, v2 string) string {
 	c.n.t.Helper()
+	return c.n.limit(filepath.Join(parent, c.id), v1, v2)
+}
+
+// limit is that of a pod that has a cgroup of its own.
+func (p *pod) limit(v1, v2 string) string {
+	p.n.t.Helper()
+	return p.n.limit("/cri-mini/"+p.id, v1, v2)
+}
+
+func (n *node) limit(path, v1, v2 string) string {
+	n.t.Helper()
 	for _, root := range daemon.Hierarchies() {
 		for _, name := range []string{v1, v2} {
-			if b, err := os.ReadFile(filepath.Join(root, parent, c.id, name)); err == nil {
+			if st, err := os.Stat(filepath.Join(root, path, name)); err != nil || st.IsDir() {
+				continue
+			}
+			if b, err := os.ReadFile(filepath.Join(root, path, name)); err == nil {
 				return strings.TrimSpace(string(b))
 			}
 		}
 	}
-	c.n.t.Errorf("no cgroup of the container has %s or %s", v1, v2)
+	n.t.Errorf("no cgroup %s has %s or %s", path, v1, v2)
 	return ""
 }
 
@@ -79,10 +93,7 @@ func TestUpdateContainerResources(t *testing.T) {
 	p := n.runPod("update")
 	c := p.run("main", "head -c 30000000 /dev/zero > /dev/shm/x; echo ready; exec sleep 1000")
 	c.says("ready")
-	update := func(r *criapi.LinuxContainerResources) error {
-		_, err := n.Runtime.UpdateContainerResources(n.ctx(), &criapi.UpdateContainerResourcesRequest{ContainerId: c.id, Linux: r})
-		return err
-	}
+	update := c.update
 	if err := update(&criapi.LinuxContainerResources{MemoryLimitInBytes: 128 << 20, CpuQuota: 30000, CpuPeriod: 100000}); err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/cgroups"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -135,6 +136,39 @@ func (c *container) remove() {
 	call(c.n, "RemoveContainer", func(ctx context.Context, _ bool) (*criapi.RemoveContainerResponse, error) {
 		return c.n.rt.RemoveContainer(ctx, &criapi.RemoveContainerRequest{ContainerId: c.id})
 	})
+}
+
+// update changes the limits. When the daemon has died over it, the next one must have all of it in force, or nothing,
+// and say which.
+func (c *container) update(r *criapi.LinuxContainerResources) {
+	c.n.t.Helper()
+	call(c.n, "UpdateContainerResources", func(ctx context.Context, retry bool) (*criapi.UpdateContainerResourcesResponse, error) {
+		if retry {
+			if st, err := c.n.rt.ContainerStatus(ctx, &criapi.ContainerStatusRequest{ContainerId: c.id}); err == nil {
+				c.mustHave(st.Status.GetResources().GetLinux())
+			}
+		}
+		return c.n.rt.UpdateContainerResources(ctx, &criapi.UpdateContainerResourcesRequest{ContainerId: c.id, Linux: r})
+	})
+	if got := c.status().GetResources().GetLinux(); got.GetCpuShares() != r.CpuShares || got.GetMemoryLimitInBytes() != r.MemoryLimitInBytes {
+		c.n.t.Errorf("after an update to %v the status says %v", r, got)
+	}
+	c.mustHave(r)
+}
+
+// mustHave looks into the container's cgroup.
+func (c *container) mustHave(r *criapi.LinuxContainerResources) {
+	c.n.t.Helper()
+	weight := cgroups.ConvertCPUSharesToCgroupV2Value(uint64(r.GetCpuShares()))
+	for file, want := range map[string]string{
+		"cpu.shares": fmt.Sprint(r.GetCpuShares()), "cpu.weight": fmt.Sprint(weight), "memory.limit_in_bytes": fmt.Sprint(r.GetMemoryLimitInBytes()), "memory.max": fmt.Sprint(r.GetMemoryLimitInBytes()),
+	} {
+		for _, root := range hierarchies(c.n.t) {
+			if b, err := os.ReadFile(filepath.Join(root, c.n.cgroup, c.id, file)); err == nil && strings.TrimSpace(string(b)) != want {
+				c.n.t.Errorf("%s is %s, and the status says %v", file, b, r)
+			}
+		}
+	}
 }
 
 func (c *container) execRequest(timeout int64, script string) *criapi.ExecSyncRequest {

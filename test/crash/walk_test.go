@@ -57,6 +57,7 @@ func (n *node) walk() {
 		return strings.Contains(string(b), " stdout F terminal")
 	})
 	n.mustServe()
+	main.update(&criapi.LinuxContainerResources{CpuShares: 300, MemoryLimitInBytes: 128 << 20})
 	if r := main.exec(10, "echo out; echo err >&2; exit 5"); r.ExitCode != 5 || string(r.Stdout) != "out\n" || string(r.Stderr) != "err\n" {
 		n.t.Errorf("exec gave %d %q %q", r.ExitCode, r.Stdout, r.Stderr)
 	}
