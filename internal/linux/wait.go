@@ -28,3 +28,8 @@ func WaitStatus(info *unix.Siginfo) (status uint32, ok bool) {
 	}
 	return uint32(c.status & 0x7f), true // CLD_KILLED
 }
+
+// ChildPID is the process that waitid(2) told of, 0 for none.
+func ChildPID(info *unix.Siginfo) int {
+	return int((*siginfoChild)(unsafe.Pointer(info)).pid)
+}

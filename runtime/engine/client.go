@@ -18,8 +18,9 @@ import (
 // ErrMonitorGone is the error of a request whose monitor died before it answered.
 var ErrMonitorGone = errors.New("the monitor is gone")
 
-// errNotSent is the error of a request that a dead monitor never got: it may be made again, to another one.
-var errNotSent = fmt.Errorf("%w, the request was not sent", ErrMonitorGone)
+// errNotBegun is the error of a request that a dead monitor never got, or of which nothing is left: it may be made
+// again, to another one.
+var errNotBegun = fmt.Errorf("%w, nothing has begun", ErrMonitorGone)
 
 // client is the daemon's end of one monitor.
 type client struct {
@@ -68,6 +69,7 @@ func dial(path string, exits func(*client, *wire.Message)) (*client, []answer, e
 		case <-c.dead:
 			return nil, nil, ErrMonitorGone
 		case <-ctx.Done():
+			_ = conn.Close()
 			return nil, nil, fmt.Errorf("monitor %s does not answer: %w", filepath.Base(path), ctx.Err())
 		}
 	}
@@ -130,7 +132,7 @@ func (c *client) call(ctx context.Context, msg *wire.Message, fds ...int) (answe
 	}
 	if _, _, err := c.conn.WriteMsgUnix(msg.Encode(), oob, nil); err != nil {
 		c.drop(msg.Seq)
-		return answer{}, fmt.Errorf("%w: %w", errNotSent, err)
+		return answer{}, fmt.Errorf("%w: %w", errNotBegun, err)
 	}
 	select {
 	case a := <-ch:

@@ -54,15 +54,15 @@ type Started struct {
 // Start carries out a container's plan and returns once its program runs. An error of an op is an *OpError.
 // Nothing of a start that failed runs on.
 func (e *Engine) Start(ctx context.Context, req StartRequest) (started Started, err error) {
-	err = e.whileNotSent(ctx, func() error { started, err = e.startOnce(ctx, req); return err })
+	err = e.whileNotBegun(ctx, func() error { started, err = e.startOnce(ctx, req); return err })
 	return started, err
 }
 
-// whileNotSent makes a request again when its monitor had died before it got it; another one takes its place soon.
-func (e *Engine) whileNotSent(ctx context.Context, f func() error) error {
+// whileNotBegun makes a request again when its monitor had died before it got it; another one takes its place soon.
+func (e *Engine) whileNotBegun(ctx context.Context, f func() error) error {
 	for range 50 {
 		err := f()
-		if !errors.Is(err, errNotSent) {
+		if !errors.Is(err, errNotBegun) {
 			return err
 		}
 		select {
@@ -95,6 +95,7 @@ func (e *Engine) startOnce(ctx context.Context, req StartRequest) (Started, erro
 			return Started{}, err
 		}
 	}
+	e.announce(proc)
 	return Started{PID: proc.pid, At: r.child.at}, nil
 }
 
@@ -142,6 +143,7 @@ func (e *Engine) born(proc *process, s spawned) {
 		return
 	}
 	proc.pidfd = s.pidfd
+	proc.hold()
 	if !proc.lost {
 		return
 	}
@@ -150,7 +152,7 @@ func (e *Engine) born(proc *process, s spawned) {
 		go e.watchExec(proc)
 		return
 	}
-	go e.rehome(proc)
+	go e.rehome(context.Background(), proc)
 }
 
 // settlePID replaces the pid of the first process by that of the one that a Fork left.
@@ -230,14 +232,19 @@ func (e *Engine) Wait(ctx context.Context, id string) (Exit, error) {
 
 // ReopenLog makes the monitor open the log's path again, after what was written so far went to the old file.
 func (e *Engine) ReopenLog(ctx context.Context, id string) error {
-	e.mu.Lock()
-	p := e.procs[id]
-	e.mu.Unlock()
-	if p == nil {
-		return ErrGone
-	}
-	_, err := p.client.call(ctx, &wire.Message{Type: wire.TypeReopen, ID: id})
-	return err
+	return e.whileNotBegun(ctx, func() error {
+		e.mu.Lock()
+		var c *client
+		if p := e.procs[id]; p != nil {
+			c = p.client
+		}
+		e.mu.Unlock()
+		if c == nil {
+			return ErrGone
+		}
+		_, err := c.call(ctx, &wire.Message{Type: wire.TypeReopen, ID: id})
+		return err
+	})
 }
 
 // ExecRequest describes an exec in a running container.
@@ -256,17 +263,19 @@ type ExecRequest struct {
 // not delay the return. A read of Stdin may outlast the return. When the time is up the monitor kills the command
 // with all it started and TimedOut is set; when the context ends, we do (see hangUp).
 func (e *Engine) Exec(ctx context.Context, req ExecRequest) (x Exit, err error) {
-	err = e.whileNotSent(ctx, func() error { x, err = e.execOnce(ctx, req); return err })
+	err = e.whileNotBegun(ctx, func() error { x, err = e.execOnce(ctx, req); return err })
 	return x, err
 }
 
 func (e *Engine) execOnce(ctx context.Context, req ExecRequest) (Exit, error) {
 	e.mu.Lock()
 	target := e.procs[req.Container]
-	e.mu.Unlock()
 	if target == nil || target.pidfd == nil || target.ended() {
+		e.mu.Unlock()
 		return Exit{}, ErrGone
 	}
+	monitor := target.client
+	e.mu.Unlock()
 	r := e.newRun(req.ID, "", req.Plan, nil)
 	defer r.close()
 	std, err := newStdio(&req)
@@ -281,7 +290,7 @@ func (e *Engine) execOnce(ctx context.Context, req ExecRequest) (Exit, error) {
 	defer unix.Close(pidfd)
 	r.given["pidfd"] = pidfd
 	std.give(r)
-	proc := &process{id: req.ID, pod: target.pod, kind: wire.Exec, client: target.client, done: make(chan struct{})}
+	proc := &process{id: req.ID, pod: target.pod, kind: wire.Exec, client: monitor, done: make(chan struct{})}
 	if err := r.makeKillDir(); err != nil {
 		return Exit{}, err
 	}

@@ -36,6 +36,7 @@ type Engine struct {
 	private *private
 	pool    *pool
 	exits   chan Exit
+	closed  chan struct{} // closed by Close
 
 	mu      sync.Mutex
 	procs   map[string]*process
@@ -64,9 +65,11 @@ type process struct {
 	tty       *os.File // a dup of the terminal's master: it outlives the monitor
 	stdin     *os.File // holds the container's FIFO open for writing; see holdStdin
 	dir, log  string
+	streams   []int              // its output FIFOs, see hold
 	deadline  time.Time          // of an exec; its monitor keeps it, while that lives
 	killDir   string             // cgroup directory of an exec with a deadline
 	lost      bool               // its monitor died before we had its pidfd
+	started   bool               // its start has succeeded: of a container that has not, nobody is told
 	adopted   bool               // its parent is not the monitor that watches it
 	told      chan *wire.Message // what that monitor says of its end: then its log is written
 	done      chan struct{}      // closed when it has ended
@@ -93,7 +96,7 @@ func Open(cfg Config) (*Engine, []Known, error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, nil, fmt.Errorf("become subreaper: %w", err)
 	}
-	e := &Engine{cfg: cfg, exits: make(chan Exit, 1024), procs: map[string]*process{}}
+	e := &Engine{cfg: cfg, exits: make(chan Exit, 1024), closed: make(chan struct{}), procs: map[string]*process{}}
 	var err error
 	if e.helper, e.sealed, err = linux.SealFile(cfg.Helper); err != nil {
 		return nil, nil, fmt.Errorf("seal %s: %w", cfg.Helper, err)
@@ -102,6 +105,7 @@ func Open(cfg Config) (*Engine, []Known, error) {
 		return nil, nil, err
 	}
 	e.pool = &pool{dir: filepath.Join(cfg.RunDir, "monitors"), perPod: max(cfg.PodsPerMonitor, 1), helper: e.helper, exits: e.onExit, died: e.onMonitorDeath, byPod: map[string]*client{}}
+	go reapStrays(e.closed)
 	var known []Known
 	err = e.pool.attach(func(c *client, it answer) { known = append(known, e.learn(c, it)) })
 	return e, known, err
@@ -140,6 +144,7 @@ func (e *Engine) Close() {
 	e.mu.Lock()
 	e.closing = true
 	e.mu.Unlock()
+	close(e.closed)
 	e.pool.mu.Lock()
 	clients := append([]*client(nil), e.pool.clients...)
 	e.pool.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -42,14 +43,28 @@ func (e *Engine) end(p *process, x Exit) {
 	}
 	p.exit = x
 	close(p.done)
+	closeAll(p.streams)
+	p.streams = nil
 	if p.pidfd != nil {
 		_ = p.pidfd.Close()
 		p.pidfd = nil
 	}
 	p.dropStdin()
+	tell := p.started
 	e.mu.Unlock()
-	if p.kind == wire.Container {
+	if tell {
 		e.exits <- x
+	}
+}
+
+// announce makes the end of a container known from now on, at once if it has ended already.
+func (e *Engine) announce(p *process) {
+	e.mu.Lock()
+	p.started = true
+	ended := p.ended()
+	e.mu.Unlock()
+	if ended {
+		e.exits <- p.exit
 	}
 }
 
@@ -79,7 +94,7 @@ func (e *Engine) learn(c *client, it answer) Known {
 	if m.Kind == 0 {
 		return Known{Pod: m.Pod} // a pod that the monitor serves
 	}
-	p := &process{id: m.ID, pod: m.Pod, kind: m.Kind, pid: m.PID, startTime: m.StartTime, client: c, done: make(chan struct{})}
+	p := &process{id: m.ID, pod: m.Pod, kind: m.Kind, started: m.Kind == wire.Container, pid: m.PID, startTime: m.StartTime, client: c, done: make(chan struct{})}
 	if len(it.fds) > 0 {
 		p.tty = os.NewFile(uintptr(it.fds[0]), "tty")
 	}
@@ -110,10 +125,24 @@ func (e *Engine) Place(id, dir, log string) {
 	p := e.procs[id]
 	if p != nil {
 		p.dir, p.log = dir, log
+		p.hold()
 	}
 	e.mu.Unlock()
 	if p != nil {
 		e.placeStdin(p)
+	}
+}
+
+// hold keeps the output FIFOs of a container open until its end is told. What is in a FIFO is lost with the last one who
+// has it open: the container's last words, if its monitor dies just before itself. Caller holds mu.
+func (p *process) hold() {
+	if p.dir == "" || p.streams != nil || p.ended() {
+		return
+	}
+	for _, name := range []string{"stdout", "stderr"} { // none with a terminal
+		if fd, err := unix.Open(filepath.Join(p.dir, name), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0); err == nil {
+			p.streams = append(p.streams, fd)
+		}
 	}
 }
 
@@ -127,17 +156,14 @@ func (e *Engine) Adopt(ctx context.Context, k Known, dir, log string) (bool, err
 		}
 		return false, nil
 	}
-	c, err := e.pool.of(k.Pod)
-	if err != nil {
-		_ = unix.Close(fd)
-		return false, err
-	}
-	p := &process{id: k.ID, pod: k.Pod, kind: wire.Container, pid: k.PID, startTime: k.StartTime, client: c, dir: dir, log: log, done: make(chan struct{}), pidfd: os.NewFile(uintptr(fd), "pidfd")}
+	p := &process{id: k.ID, pod: k.Pod, kind: wire.Container, started: true, pid: k.PID, startTime: k.StartTime, dir: dir, log: log, done: make(chan struct{}), pidfd: os.NewFile(uintptr(fd), "pidfd")}
 	e.mu.Lock()
+	p.hold()
 	e.procs[k.ID] = p
 	e.mu.Unlock()
 	e.holdStdin(p)
-	return true, e.handOver(ctx, p, c)
+	e.rehome(ctx, p)
+	return true, nil
 }
 
 // onMonitorDeath gives the dead monitor's containers to others. They run on meanwhile: their streams are
@@ -172,19 +198,30 @@ func (e *Engine) onMonitorDeath(c *client) {
 		case p.kind == wire.Exec:
 			go e.watchExec(p)
 		default:
-			e.rehome(p)
+			e.rehome(context.Background(), p)
 		}
 	}
 }
 
-// rehome gives a container whose monitor has died to another one.
-func (e *Engine) rehome(p *process) {
-	next, err := e.pool.of(p.pod)
-	if err == nil {
-		err = e.handOver(context.Background(), p, next)
-	}
-	if err != nil && !errors.Is(err, ErrGone) {
-		e.cfg.Log.Error("give container to a new monitor", "pod", p.pod, "ctr", p.id, "err", err)
+// rehomeLimit is how long a new monitor is looked for. Without one a container runs on, but nobody reads what it prints.
+const rehomeLimit = time.Minute
+
+// rehome gives a container whose monitor has died to another one, which may die too before it has answered.
+func (e *Engine) rehome(ctx context.Context, p *process) {
+	for end := time.Now().Add(rehomeLimit); ; time.Sleep(20 * time.Millisecond) {
+		next, err := e.pool.of(p.pod)
+		if err == nil {
+			err = e.handOver(ctx, p, next)
+		}
+		switch {
+		case err == nil, errors.Is(err, ErrGone):
+			return
+		case errors.Is(err, ErrMonitorGone) && !errors.Is(err, errNotBegun) && next != nil:
+			return // its death takes the container up again
+		case time.Now().After(end) || ctx.Err() != nil:
+			e.cfg.Log.Error("give container to a new monitor", "pod", p.pod, "ctr", p.id, "err", err)
+			return
+		}
 	}
 }
 
@@ -201,6 +238,7 @@ func (e *Engine) reconnect(c *client) bool {
 		return false
 	}
 	e.pool.replace(c, again)
+	defer e.rehomeLost(c)
 	for _, it := range items {
 		closeAll(it.fds)
 		e.mu.Lock()
@@ -214,6 +252,17 @@ func (e *Engine) reconnect(c *client) bool {
 		}
 	}
 	return true
+}
+
+// rehomeLost gives away again what a monitor should have got and, hung up on, did not.
+func (e *Engine) rehomeLost(c *client) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, p := range e.procs {
+		if p.client == c && p.kind == wire.Container && p.pidfd != nil && !p.ended() {
+			go e.rehome(context.Background(), p)
+		}
+	}
 }
 
 func (e *Engine) handOver(ctx context.Context, p *process, c *client) error {

@@ -43,7 +43,7 @@ func (p *pool) attach(got func(*client, answer)) error {
 			continue
 		}
 		c, items, err := dial(path, p.exits)
-		if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, os.ErrNotExist) {
+		if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, os.ErrNotExist) || errors.Is(err, ErrMonitorGone) {
 			_ = os.Remove(path)
 			continue
 		}
@@ -158,7 +158,7 @@ func (p *pool) start() (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer socket.Close()
+	defer socket.Close() // a second time does nothing
 	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
@@ -170,6 +170,8 @@ func (p *pool) start() (*client, error) {
 		_ = os.Remove(path)
 		return nil, fmt.Errorf("start monitor: %w", err)
 	}
+	// Ours goes first: with it open, a monitor that has died already would be waited for in its own queue.
+	_ = socket.Close()
 	c, _, err := dial(path, p.exits)
 	if err != nil {
 		_ = unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0)
@@ -177,7 +179,7 @@ func (p *pool) start() (*client, error) {
 	go reap(pid, pidfd)
 	if err != nil {
 		_ = os.Remove(path)
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errNotBegun, err)
 	}
 	p.clients = append(p.clients, c)
 	p.follow(c)
@@ -214,6 +216,10 @@ func (s *monitorSpawner) spawn(ctx context.Context, req spawnRequest) (spawned, 
 	msg := s.msg
 	msg.Type, msg.CloneFlags, msg.Slots = wire.TypeSpawn, req.flags, req.slots
 	a, err := s.client.call(ctx, &msg, req.fds...)
+	if errors.Is(err, ErrMonitorGone) {
+		// What it may have cloned has no plan yet, and ends when our end of its socket is closed.
+		return spawned{}, fmt.Errorf("%w: %w", errNotBegun, err)
+	}
 	if err != nil {
 		return spawned{}, err
 	}

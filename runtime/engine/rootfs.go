@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -15,12 +16,15 @@ import (
 
 // overlayOptions are always set. volatile spares the sync of the whole upper file system at umount (34–58 ms):
 // a writable layer does not outlive its container, and the kernel's check for a layer that was not closed
-// cleanly never applies since work directories are made anew. metacopy, redirect_dir and xino stay off because
+// cleanly must not apply: see forgetMount. metacopy, redirect_dir and xino stay off because
 // layers come from elsewhere and must not be able to point out of themselves.
 var overlayOptions = []string{"index=off", "metacopy=off", "redirect_dir=nofollow", "xino=off"}
 
 // makeOverlay makes a container's root file system as a detached mount, in the way that the plan says.
 func makeOverlay(op *plan.Op, userns int) (int, error) {
+	if err := forgetMount(op.Str[1]); err != nil {
+		return -1, err
+	}
 	if op.Num[0] == plan.OverlayMount || userns >= 0 && op.Num[0] == plan.OverlayLowerPlus {
 		return overlayInNamespace(op, userns)
 	}
@@ -36,6 +40,18 @@ func makeOverlay(op *plan.Op, userns int) (int, error) {
 		}
 	}
 	return overlayByFsopen(op, op.List[0], layers)
+}
+
+// forgetMount removes the mark by which a volatile overlay refuses to be mounted a second time (EINVAL), as it is when
+// a start is made again: what the first one lost in a crash went with the whole run directory.
+func forgetMount(work string) error {
+	if work == "" {
+		return nil
+	}
+	if err := os.RemoveAll(filepath.Join(work, "work", "incompat")); err != nil {
+		return fmt.Errorf("clear overlay work directory: %w", err)
+	}
+	return nil
 }
 
 // openLayer opens a layer directory, idmapped when there is a user namespace.

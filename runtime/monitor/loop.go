@@ -34,6 +34,7 @@ type monitor struct {
 // Run serves the listening socket until the last pod is gone. Path is the socket's, removed at the end.
 func Run(listen int, path string) error {
 	m := &monitor{listen: listen, conn: -1, handlers: map[int32]handler{}, procs: map[string]*process{}, pods: map[string]bool{}, now: time.Now}
+	unix.CloseOnExec(listen)
 	// Executed by descriptor, it would be called by the descriptor's number in ps and top.
 	_ = os.WriteFile("/proc/self/comm", []byte("cri-mini-monitor"), 0)
 	var err error

@@ -1,22 +1,28 @@
 package crash
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// counting prints numbered lines on both streams for some seconds and would tell of a SIGPIPE by its exit code.
-func counting(lines, code int) string {
-	return fmt.Sprintf(`trap 'exit 99' PIPE; i=0; while [ $i -lt %d ]; do echo out $i; echo err $i >&2; i=$((i+1)); [ $((i %% 200)) != 0 ] || sleep 0.02; done; exit %d`, lines, code)
+// counting prints numbered lines on both streams as fast as it can and would tell of a SIGPIPE by its exit code. At the
+// end it may wait for a file.
+func counting(lines, code int, wait string) string {
+	return fmt.Sprintf(`trap 'exit 99' PIPE; i=0; while [ $i -lt %d ]; do echo out $i; echo err $i >&2; i=$((i+1)); done; until [ -e %s ]; do sleep 0.05; done; exit %d`, lines, wait, code)
 }
 
 // mustCount checks that every line of a counting container is in its log once, in order.
@@ -47,21 +53,17 @@ func (n *node) monitors() []int {
 	return pids
 }
 
-func (n *node) killMonitors() {
-	n.t.Helper()
+// killMonitors kills all that there are. For a moment there may be none.
+func (n *node) killMonitors() int {
 	pids := n.monitors()
-	if len(pids) == 0 {
-		n.t.Fatal("there is no monitor to kill")
-	}
 	for _, pid := range pids {
-		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
-			n.t.Fatalf("kill monitor %d: %v", pid, err)
-		}
+		_ = unix.Kill(pid, unix.SIGKILL)
 	}
+	return len(pids)
 }
 
-// Whoever dies, daemon, monitors or both, and how many pods a monitor has: containers run on, meet no SIGPIPE, lose no
-// line and double none, and end with their own codes.
+// Whoever dies, daemon, monitors or both, and how many pods a monitor has: containers that print as fast as they can run
+// on, meet no SIGPIPE, lose no line and double none, and end with their own codes.
 func TestContainersOutliveTheirKeepers(t *testing.T) {
 	n := private(t)
 	if n == nil {
@@ -77,48 +79,103 @@ func TestContainersOutliveTheirKeepers(t *testing.T) {
 }
 
 func (n *node) outlive(victim string, podsPerMonitor int) {
-	const lines = 20000
+	defer func() {
+		if n.t.Failed() {
+			n.wipe()
+		}
+	}()
+	const lines, podsRun = 100000, 2
+	// The code of a container that ends while both are dead is lost: nobody was its parent.
+	wait := "/"
+	if victim == "both" {
+		wait = "/tmp/go"
+	}
 	n.configure(podsPerMonitor)
 	n.start()
 	var all []*pod
 	var counters []*container
-	for i := range 2 {
+	for i := range podsRun {
 		p := n.runPod(n.podConfig(fmt.Sprintf("%s-%d-%d", victim, podsPerMonitor, i)))
-		all = append(all, p)
-		counters = append(counters, p.run("a", counting(lines, 10+i)), p.run("b", counting(lines, 20+i)))
+		all, counters = append(all, p), append(counters, p.run("count", counting(lines, 10+i, wait)))
 	}
-	if want := 2 / podsPerMonitor; podsPerMonitor == 1 && len(n.monitors()) < want {
-		n.t.Errorf("%d monitors for 2 pods, want %d", len(n.monitors()), want)
+	if podsPerMonitor == 1 && len(n.monitors()) < podsRun {
+		n.t.Errorf("%d monitors for %d pods of one each", len(n.monitors()), podsRun)
 	}
 	stayer := all[0].run("stayer", `trap 'exit 4' TERM; echo here; while :; do sleep 0.05; done`)
 	stayer.says("here")
-	for range 3 {
-		time.Sleep(300 * time.Millisecond)
+	strikes := 0
+	for limit := time.Now().Add(time.Minute); slices.ContainsFunc(counters, func(c *container) bool { return !c.hasCounted(lines) }); {
+		if time.Now().After(limit) {
+			n.t.Fatalf("after %d strikes and a minute they have not ended: %s", strikes, describe(counters))
+		}
 		n.strike(victim)
+		strikes++
+		time.Sleep(time.Duration(20+rand.IntN(150)) * time.Millisecond)
 	}
-	for i, code := range []int32{10, 20, 11, 21} {
-		counters[i].mustExit(code, "Error")
-		counters[i].mustCount(lines)
+	for i, c := range counters {
+		if victim == "both" {
+			c.exec(10, "touch "+wait)
+		}
+		c.mustExit(int32(10+i), "Error")
+		c.mustCount(lines)
 	}
-	stayer.mustRun()
-	if r := stayer.exec(10, "echo works; exit 3"); r.ExitCode != 3 || string(r.Stdout) != "works\n" {
-		n.t.Errorf("exec afterwards: %d %q, want 3 works", r.ExitCode, r.Stdout)
+	if n.t.Failed() {
+		return
 	}
-	if err := os.Rename(stayer.log, stayer.log+".1"); err != nil {
-		n.t.Fatal(err)
+	n.t.Logf("= killed %d times (%s, %d pods per monitor) under 2 containers of 2 × %d lines: every line once, every code right", strikes, victim, podsPerMonitor, lines)
+	if strikes < 3 {
+		n.t.Errorf("only %d strikes: the containers are too quick for this test", strikes)
 	}
-	stayer.reopen()
-	if _, err := os.Stat(stayer.log); err != nil {
-		n.t.Errorf("the log was not opened again: %v", err)
-	}
-	stayer.stop(10)
-	stayer.mustExit(4, "Error")
+	n.strike(victim)
+	n.mustServeOn(stayer)
 	for _, p := range all {
 		p.stop()
 		p.remove()
 	}
 	n.mustList(0, 0)
 	n.stop()
+}
+
+// describe tells where containers that do not get on stand.
+func describe(all []*container) string {
+	var b strings.Builder
+	for _, c := range all {
+		data, _ := os.ReadFile(c.log)
+		fmt.Fprintf(&b, "\n%s %s, %d bytes of log, which end with %q", c.id[:12], c.status().State, len(data), data[max(0, len(data)-200):])
+	}
+	return b.String()
+}
+
+// hasCounted: it has ended, or waits behind its last line.
+func (c *container) hasCounted(lines int) bool {
+	if c.status().State != criapi.ContainerState_CONTAINER_RUNNING {
+		return true
+	}
+	data, err := os.ReadFile(c.log)
+	for _, stream := range []string{"out", "err"} {
+		if err != nil || !bytes.Contains(data, fmt.Appendf(nil, " %s %d\n", stream, lines-1)) {
+			return false
+		}
+	}
+	return true
+}
+
+// mustServeOn does to a container with a new keeper what kubelet does.
+func (n *node) mustServeOn(c *container) {
+	n.t.Helper()
+	c.mustRun()
+	if r := c.exec(10, "echo works; exit 3"); r.ExitCode != 3 || string(r.Stdout) != "works\n" {
+		n.t.Errorf("exec: %d %q %q, want 3 works", r.ExitCode, r.Stdout, r.Stderr)
+	}
+	if err := os.Rename(c.log, c.log+".1"); err != nil {
+		n.t.Fatal(err)
+	}
+	c.reopen()
+	if _, err := os.Stat(c.log); err != nil {
+		n.t.Errorf("the log was not opened again: %v", err)
+	}
+	c.stop(10)
+	c.mustExit(4, "Error")
 }
 
 // strike kills, and starts a daemon again if there is none.
@@ -131,28 +188,40 @@ func (n *node) strike(victim string) {
 		n.killMonitors()
 	}
 	if victim != "monitor" {
-		time.Sleep(100 * time.Millisecond) // what is printed now nobody reads
+		time.Sleep(time.Duration(rand.IntN(60)) * time.Millisecond) // what is printed now nobody reads
 		n.start()
 	}
 }
 
-// A container that ends while no daemon is there: its code is kept by the monitor.
-func TestExitWithoutDaemon(t *testing.T) {
+// A container that ends while nobody is there: without a daemon its code is kept by the monitor; with nobody it is lost,
+// which is said.
+func TestExitInAbsence(t *testing.T) {
 	n := private(t)
 	if n == nil {
 		return
 	}
 	n.start()
 	p := n.runPod(n.podConfig("p"))
-	c := p.run("c", `sleep 0.5; echo last words; exit 5`)
-
+	c := p.run("c", `sleep 0.3; echo last words; exit 5`)
 	n.kill()
-	time.Sleep(time.Second)
+	time.Sleep(600 * time.Millisecond)
 	n.start()
 	c.mustExit(5, "Error")
-	if l := c.lines(); len(l) != 1 || l[0] != "last words" {
+	if l := c.lines(); !slices.Equal(l, []string{"last words"}) {
 		t.Errorf("its log has %q, want last words", l)
 	}
+
+	d := p.run("d", `sleep 0.3; echo nobody hears; exit 5`)
+	term := containerConfig("t", "echo there; exec sleep 1000")
+	term.Tty = true
+	e := p.create(term)
+	e.start()
+	n.kill()
+	n.killMonitors()
+	time.Sleep(600 * time.Millisecond)
+	n.start()
+	d.mustExit(255, "Unknown")
+	e.mustRun() // PID 1 of its namespace is spared the SIGHUP of a terminal that nobody holds any more
 
 	p.stop()
 	p.remove()
@@ -160,7 +229,32 @@ func TestExitWithoutDaemon(t *testing.T) {
 	n.stop()
 }
 
-// An exec whose monitor dies is answered, not left hanging.
+// A terminal is held by the daemon too: its container survives the monitor and is heard by the next.
+func TestTerminalOutlivesMonitor(t *testing.T) {
+	n := private(t)
+	if n == nil {
+		return
+	}
+	n.start()
+	p := n.runPod(n.podConfig("p"))
+	config := containerConfig("t", `i=0; while [ $i -lt 40 ]; do echo tick $i; i=$((i+1)); sleep 0.05; done; exit 6`)
+	config.Tty = true
+	c := p.create(config)
+	c.start()
+	c.says("tick 3")
+	n.killMonitors()
+	c.says("tick 15")
+	n.kill() // now the new monitor is the one holder
+	n.start()
+	n.killMonitors()
+	c.mustExit(6, "Error")
+	c.says("tick 39")
+	p.stop()
+	p.remove()
+	n.stop()
+}
+
+// An exec whose monitor dies ends as it would have: by itself, or by its timeout.
 func TestExecWhoseMonitorDies(t *testing.T) {
 	n := private(t)
 	if n == nil {
@@ -174,25 +268,160 @@ func TestExecWhoseMonitorDies(t *testing.T) {
 		r   *criapi.ExecSyncResponse
 		err error
 	}
-	done := make(chan answer, 1)
-	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), rpcLimit)
-		defer cancel()
-		r, err := n.rt.ExecSync(ctx, c.execRequest(10, "sleep 2; exit 6"))
-		done <- answer{r, err}
-	}()
+	answers := make(map[string]chan answer)
+	for _, script := range []string{"sleep 2; echo done; exit 6", "sleep 100", "sleep 100 & setsid sh -c 'sleep 100' & sleep 100"} {
+		done := make(chan answer, 1)
+		answers[script] = done
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), rpcLimit)
+			defer cancel()
+			r, err := n.rt.ExecSync(ctx, c.execRequest(4, script))
+			done <- answer{r, err}
+		}()
+	}
 	time.Sleep(500 * time.Millisecond)
 	n.killMonitors()
-	select {
-	case a := <-done:
-		if a.err == nil && a.r.ExitCode != 6 && a.r.ExitCode != 255 {
-			t.Errorf("exec ended with %d, want 6, 255 for unknown, or an error", a.r.ExitCode)
+	for script, done := range answers {
+		select {
+		case a := <-done:
+			if script[:7] == "sleep 2" {
+				if a.err != nil || a.r.ExitCode != 6 || string(a.r.Stdout) != "done\n" {
+					t.Errorf("exec that ends by itself: %v, %v, want 6 done", a.r, a.err)
+				}
+			} else if status.Code(a.err) != codes.DeadlineExceeded {
+				t.Errorf("exec %q that does not: %v, %v, want DeadlineExceeded", script, a.r, a.err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Errorf("10 s after its monitor was killed the exec %q is not answered", script)
 		}
-	case <-time.After(15 * time.Second):
-		t.Error("15 s after its monitor was killed the exec is not answered")
 	}
 	c.mustRun()
+	if out := string(c.exec(5, "ps").Stdout); strings.Contains(out, "sleep 100\n") {
+		t.Errorf("what the execs have started runs on:\n%s", out)
+	}
 	p.stop()
 	p.remove()
+	n.stop()
+}
+
+// Monitors that die while pods begin: each request ends, with an error at worst, and nothing is left.
+func TestMonitorsDieUnderStarts(t *testing.T) {
+	n := private(t)
+	if n == nil {
+		return
+	}
+	n.configure(2)
+	n.start()
+	p := n.runPod(n.podConfig("first"))
+	p.run("c", "exit 0").mustExit(0, "Completed")
+	p.stop()
+	p.remove()
+	n.mustBeEmpty()
+	want := n.look()
+	stop, killed := make(chan struct{}), make(chan int)
+	go func() {
+		kills := 0
+		for {
+			select {
+			case <-stop:
+				killed <- kills
+				return
+			case <-time.After(time.Duration(rand.IntN(12)) * time.Millisecond):
+				kills += n.killMonitors()
+			}
+		}
+	}()
+	failed := 0
+	const rounds = 40
+	for i := range rounds {
+		if !n.attempt(fmt.Sprintf("p%d", i)) {
+			failed++
+		}
+	}
+	close(stop)
+	t.Logf("= %d pods while monitors were killed %d times: %d came up, %d requests had an error, all ended", rounds, <-killed, rounds-failed, failed)
+	if failed > rounds/10 {
+		t.Errorf("%d of %d pods did not come up: a monitor that dies is to be replaced unseen", failed, rounds)
+	}
+	n.mustList(0, 0)
+	n.mustLookLike(want, settled)
+	n.stop()
+}
+
+// attempt runs a pod with one container to its end, and removes what there is if something fails on the way.
+func (n *node) attempt(name string) bool {
+	config := n.podConfig(name)
+	_ = os.MkdirAll(config.LogDirectory, 0o755)
+	defer os.RemoveAll(config.LogDirectory)
+	step := func(what string, f func(ctx context.Context) error) bool {
+		ctx, cancel := context.WithTimeout(context.Background(), rpcLimit)
+		defer cancel()
+		err := f(ctx)
+		if status.Code(err) == codes.DeadlineExceeded || status.Code(err) == codes.Unavailable {
+			n.t.Errorf("%s of %s: %v", what, name, err)
+		}
+		return err == nil
+	}
+	var pod, ctr string
+	ok := step("RunPodSandbox", func(ctx context.Context) error {
+		r, err := n.rt.RunPodSandbox(ctx, &criapi.RunPodSandboxRequest{Config: config})
+		pod = r.GetPodSandboxId()
+		return err
+	})
+	ok = ok && step("CreateContainer", func(ctx context.Context) error {
+		r, err := n.rt.CreateContainer(ctx, &criapi.CreateContainerRequest{PodSandboxId: pod, Config: containerConfig("c", "exit 9"), SandboxConfig: config})
+		ctr = r.GetContainerId()
+		return err
+	})
+	ok = ok && step("StartContainer", func(ctx context.Context) error {
+		_, err := n.rt.StartContainer(ctx, &criapi.StartContainerRequest{ContainerId: ctr})
+		return err
+	})
+	if ok {
+		(&container{n: n, id: ctr}).mustExit(9, "Error")
+	}
+	if pod != "" {
+		if !step("RemovePodSandbox", func(ctx context.Context) error {
+			_, err := n.rt.RemovePodSandbox(ctx, &criapi.RemovePodSandboxRequest{PodSandboxId: pod})
+			return err
+		}) {
+			n.t.Errorf("%s was not removed", name)
+		}
+	}
+	return ok
+}
+
+// A daemon that comes back to very many containers of one monitor.
+func TestManyContainersOfOneMonitor(t *testing.T) {
+	n := private(t)
+	if n == nil {
+		return
+	}
+	n.start()
+	const count = 200
+	var pods []*pod
+	for i := range 4 {
+		p := n.runPod(n.podConfig(fmt.Sprintf("p%d", i)))
+		pods = append(pods, p)
+		for j := range count / 4 {
+			p.run(fmt.Sprintf("c%d", j), "exec sleep 1000")
+		}
+	}
+	for range 3 {
+		n.restart()
+	}
+	n.mustList(4, count)
+	r := call(n, "ListContainers", func(ctx context.Context, _ bool) (*criapi.ListContainersResponse, error) {
+		return n.rt.ListContainers(ctx, &criapi.ListContainersRequest{Filter: &criapi.ContainerFilter{State: &criapi.ContainerStateValue{State: criapi.ContainerState_CONTAINER_RUNNING}}})
+	})
+	if len(r.Containers) != count {
+		t.Errorf("%d of %d containers run", len(r.Containers), count)
+	}
+	for _, p := range pods {
+		p.stop()
+		p.remove()
+	}
+	n.mustList(0, 0)
+	n.mustBeEmpty()
 	n.stop()
 }

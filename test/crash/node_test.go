@@ -232,3 +232,10 @@ func until(t testing.TB, what string, f func() bool) {
 		}
 	}
 }
+
+// restart kills the daemon and starts it again.
+func (n *node) restart() {
+	n.t.Helper()
+	n.kill()
+	n.start()
+}

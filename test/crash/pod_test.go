@@ -228,7 +228,7 @@ func entries(t testing.TB, path, stream string) []string {
 		if f[1] != stream {
 			continue
 		}
-		open += f[3]
+		open += strings.TrimSuffix(f[3], "\r") // of a terminal
 		if f[2] == "F" {
 			lines = append(lines, open)
 			open = ""
