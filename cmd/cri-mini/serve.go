@@ -76,7 +76,7 @@ func start(ctx context.Context, c config, log *slog.Logger) (*daemon, error) {
 		return nil, err
 	}
 	if d.mounted {
-		log.Info("mounted a tmpfs of 64 MiB: the file system below is none", "obj", c.RunDir)
+		log.Info("run_dir is a tmpfs of our own, 64 MiB at most: the file system below is none", "obj", c.RunDir)
 	}
 	cgroups, err := cgroup.New(cgroup.Config{Layout: cgroup.Layout(d.facts.Cgroup)})
 	if err != nil {

@@ -162,10 +162,27 @@ func (n *node) unchanged(f func()) {
 	var before []string
 	until(n.t, "a pod is still on its way into the tomb", func() bool { // behind the back of the request that changed it
 		before = n.Look()
-		return !slices.ContainsFunc(before, func(s string) bool { return strings.Contains(s, "/tomb/.tmp-") })
+		return n.buried(before)
 	})
 	f()
 	n.mustLookLike(before)
+}
+
+// buried tells whether every pod has its record in the tomb, and none is being written.
+func (n *node) buried(look []string) bool {
+	has := func(part string) bool {
+		return slices.ContainsFunc(look, func(s string) bool { return strings.Contains(s, part) })
+	}
+	r, err := n.Runtime.ListPodSandbox(n.ctx(), &criapi.ListPodSandboxRequest{})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	for _, p := range r.Items {
+		if !has("/tomb/" + p.Id + ".json") {
+			return false
+		}
+	}
+	return !has("/tomb/.tmp-")
 }
 
 func (n *node) removeAll() {
