@@ -62,17 +62,3 @@ func (s *Server) ExecSync(ctx context.Context, r *criapi.ExecSyncRequest) (*cria
 	}
 	return &criapi.ExecSyncResponse{Stdout: res.Stdout, Stderr: res.Stderr, ExitCode: int32(res.Code)}, nil
 }
-
-// ContainerStats tells what a container uses.
-func (s *Server) ContainerStats(_ context.Context, r *criapi.ContainerStatsRequest) (*criapi.ContainerStatsResponse, error) {
-	st, err := s.Pods.ContainerStats(r.GetContainerId())
-	if err != nil {
-		return nil, err
-	}
-	return &criapi.ContainerStatsResponse{Stats: st}, nil
-}
-
-// ListContainerStats tells what the running containers use.
-func (s *Server) ListContainerStats(_ context.Context, r *criapi.ListContainerStatsRequest) (*criapi.ListContainerStatsResponse, error) {
-	return &criapi.ListContainerStatsResponse{Stats: s.Pods.ListContainerStats(r.GetFilter())}, nil
-}

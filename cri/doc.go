@@ -45,7 +45,7 @@ const maxMessage = 64 << 20
 
 // Register makes a gRPC server that serves both services and logs each RPC.
 func (s *Server) Register() *grpc.Server {
-	g := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage), grpc.UnaryInterceptor(s.intercept))
+	g := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage), grpc.UnaryInterceptor(s.intercept), grpc.StreamInterceptor(s.interceptStream))
 	criapi.RegisterRuntimeServiceServer(g, s)
 	criapi.RegisterImageServiceServer(g, s)
 	return g

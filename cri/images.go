@@ -45,18 +45,22 @@ func (s *Server) ImageStatus(_ context.Context, r *criapi.ImageStatusRequest) (*
 
 // ListImages lists images.
 func (s *Server) ListImages(_ context.Context, r *criapi.ListImagesRequest) (*criapi.ListImagesResponse, error) {
-	resp := &criapi.ListImagesResponse{Images: []*criapi.Image{}}
-	want := r.GetFilter().GetImage().GetImage()
-	if want != "" {
+	return &criapi.ListImagesResponse{Images: s.images(r.GetFilter())}, nil
+}
+
+// images lists those that a filter matches.
+func (s *Server) images(f *criapi.ImageFilter) []*criapi.Image {
+	list := []*criapi.Image{}
+	if want := f.GetImage().GetImage(); want != "" {
 		if img, ok := s.Images.Get(want); ok {
-			resp.Images = append(resp.Images, criImage(img))
+			list = append(list, criImage(img))
 		}
-		return resp, nil
+		return list
 	}
 	for _, img := range s.Images.List() {
-		resp.Images = append(resp.Images, criImage(img))
+		list = append(list, criImage(img))
 	}
-	return resp, nil
+	return list
 }
 
 // RemoveImage removes an image with all its names; success for an unknown one.

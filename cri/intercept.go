@@ -18,21 +18,34 @@ import (
 // intercept logs each RPC once, with how long it took, and gives its error a code. A panic ends the RPC, not the
 // daemon: other pods depend on it.
 func (s *Server) intercept(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
+	err = s.observe(ctx, path.Base(info.FullMethod), ids(req), func() error {
+		resp, err = next(ctx, req)
+		return err
+	})
+	return resp, err
+}
+
+// interceptStream does the same for those that answer with a stream, at its end.
+func (s *Server) interceptStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	return s.observe(stream.Context(), path.Base(info.FullMethod), nil, func() error { return next(srv, stream) })
+}
+
+func (s *Server) observe(ctx context.Context, op string, ids []any, call func() error) (err error) {
 	began := time.Now()
 	defer func() {
 		if r := recover(); r != nil {
-			s.Log.Error("panic in RPC", "op", path.Base(info.FullMethod), "err", r, "stack", stack())
-			err = status.Errorf(codes.Internal, "internal error in %s: %v", path.Base(info.FullMethod), r)
+			s.Log.Error("panic in RPC", "op", op, "err", r, "stack", stack())
+			err = status.Errorf(codes.Internal, "internal error in %s: %v", op, r)
 		}
 	}()
-	resp, err = next(ctx, req)
+	err = call()
 	level := slog.LevelDebug
 	if err != nil {
 		err = status.Error(code(err), words(err))
 		level = slog.LevelInfo
 	}
-	s.Log.Log(ctx, level, path.Base(info.FullMethod), append(ids(req), "took", time.Since(began), "err", err)...)
-	return resp, err
+	s.Log.Log(ctx, level, op, append(ids, "took", time.Since(began), "err", err)...)
+	return err
 }
 
 // words of an error without the code that gRPC's own errors begin with.
@@ -67,9 +80,9 @@ func code(err error) codes.Code {
 		{errors.Is(err, sandbox.ErrState) || errors.Is(err, sandbox.ErrGone) || errors.Is(err, image.ErrPlatform) || errors.Is(err, image.ErrUnsupported), codes.FailedPrecondition},
 		{errors.Is(err, sandbox.ErrTimeout) || errors.Is(err, context.DeadlineExceeded), codes.DeadlineExceeded},
 		{errors.Is(err, context.Canceled), codes.Canceled},
-		{errors.Is(err, sandbox.ErrFull), codes.ResourceExhausted},
+		{errors.Is(err, sandbox.ErrFull) || errors.Is(err, sandbox.ErrBehind), codes.ResourceExhausted},
 		{errors.Is(err, image.ErrUnauthorized), codes.Unauthenticated},
-		{errors.Is(err, image.ErrUnavailable), codes.Unavailable},
+		{errors.Is(err, image.ErrUnavailable) || errors.Is(err, sandbox.ErrStopping), codes.Unavailable},
 		{errors.Is(err, image.ErrCorrupt), codes.DataLoss},
 	} {
 		if c.is {

@@ -45,7 +45,7 @@ type Container struct {
 	spec     *specs.Spec
 	updating *pending      // an update is under way
 	ended    chan struct{} // closed when it is exited or was never started
-	usage    usage
+	cpu      cpuRate
 }
 
 // imageRecord is the image as it was when the container was created.

@@ -81,6 +81,7 @@ func (m *Manager) create(ctx context.Context, p *Pod, config *criapi.ContainerCo
 	m.mu.Lock()
 	m.ctrs[c.ID] = c
 	m.mu.Unlock()
+	m.tell(p, c.ID, criapi.ContainerEventType_CONTAINER_CREATED_EVENT)
 	return c.ID, nil
 }
 
@@ -226,7 +227,9 @@ func (m *Manager) remove(ctx context.Context, c *Container) error {
 	m.mu.Lock()
 	delete(m.ctrs, c.ID)
 	m.mu.Unlock()
+	m.layers.forget(m.upper(c.ID))
 	m.bury(p)
+	m.tell(p, c.ID, criapi.ContainerEventType_CONTAINER_DELETED_EVENT)
 	return nil
 }
 

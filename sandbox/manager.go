@@ -87,6 +87,8 @@ type Manager struct {
 	log    *slog.Logger
 	tomb   *journal.Tomb
 	burier *burier
+	layers *layers
+	events *events
 	labels bool // pods have SELinux levels of their own
 
 	mu      sync.RWMutex
@@ -103,7 +105,7 @@ func Open(ctx context.Context, cfg Config) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Manager{cfg: cfg, log: cfg.Log, tomb: tomb, burier: newBurier(), pods: map[string]*Pod{}, ctrs: map[string]*Container{}, joining: map[string]*joined{}, levels: map[string]string{}}
+	m := &Manager{cfg: cfg, log: cfg.Log, tomb: tomb, burier: newBurier(), layers: newLayers(), events: newEvents(), pods: map[string]*Pod{}, ctrs: map[string]*Container{}, joining: map[string]*joined{}, levels: map[string]string{}}
 	if m.labels, err = labelsContainers(cfg.Facts.SELinux); err != nil {
 		return nil, err
 	}

@@ -42,6 +42,7 @@ type Pod struct {
 	journal    *journal.Journal // nil for a pod of an earlier boot
 	att        *netns.Attachment
 	containers map[string]*Container
+	cpu        cpuRate
 	updating   []cgroup.Former // an update is under way: what its cgroup held before
 	gone       bool            // removed from the tomb: not to be written again
 }

@@ -92,6 +92,8 @@ func (m *Manager) runPod(ctx context.Context, config *criapi.PodSandboxConfig, h
 	m.mu.Lock()
 	m.pods[p.ID] = p
 	m.mu.Unlock()
+	m.tell(p, p.ID, criapi.ContainerEventType_CONTAINER_CREATED_EVENT)
+	m.tell(p, p.ID, criapi.ContainerEventType_CONTAINER_STARTED_EVENT)
 	return p.ID, nil
 }
 
@@ -119,7 +121,7 @@ func (m *Manager) attach(ctx context.Context, p *Pod) error {
 	md := p.Config.GetMetadata()
 	dns := p.Config.GetDnsConfig()
 	req := netns.Request{
-		PodID: p.ID, Namespace: md.GetNamespace(), Name: md.GetName(), UID: md.GetUid(), NetnsPath: filepath.Join(m.cfg.RunDir, "netns", p.ID),
+		PodID: p.ID, Namespace: md.GetNamespace(), Name: md.GetName(), UID: md.GetUid(), NetnsPath: m.netnsPath(p),
 		DNS: netns.DNS{Servers: dns.GetServers(), Searches: dns.GetSearches(), Options: dns.GetOptions()}, Annotations: p.Config.GetAnnotations(),
 	}
 	for _, pm := range p.Config.GetPortMappings() {

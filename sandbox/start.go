@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/cri-mini/cri-mini/runtime/engine"
 	"github.com/cri-mini/cri-mini/runtime/plan"
@@ -66,6 +67,7 @@ func (m *Manager) start(ctx context.Context, c *Container) error {
 		return err
 	}
 	m.bury(p)
+	m.tell(p, c.ID, criapi.ContainerEventType_CONTAINER_STARTED_EVENT)
 	return nil
 }
 
@@ -81,6 +83,7 @@ func (m *Manager) startFailed(ctx context.Context, c *Container, cause error) er
 	err = errors.Join(err, m.releaseProcess(context.WithoutCancel(ctx), c), c.setState(ctrExited))
 	close(c.ended)
 	m.bury(c.pod)
+	m.tell(c.pod, c.ID, criapi.ContainerEventType_CONTAINER_STOPPED_EVENT)
 	return err
 }
 
@@ -186,6 +189,7 @@ func (m *Manager) recordExit(c *Container, x engine.Exit) {
 	close(c.ended)
 	m.cfg.Engine.Ack(c.ID)
 	m.bury(p)
+	m.tell(p, c.ID, criapi.ContainerEventType_CONTAINER_STOPPED_EVENT)
 }
 
 // exited takes over how a container ended. The cgroup is still there: whether the kernel killed for memory is

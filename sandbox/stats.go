@@ -5,7 +5,7 @@ import (
 	"io/fs"
 	"math"
 	"path/filepath"
-	"syscall"
+	"sync"
 	"time"
 
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -13,141 +13,189 @@ import (
 	"github.com/cri-mini/cri-mini/runtime/cgroup"
 )
 
-// usage is what is remembered between two looks at a container.
-type usage struct {
-	cpuAt    time.Time
-	cpuNS    uint64
-	layerAt  time.Time
-	bytes    uint64
-	inodes   uint64
-	nanoCPUs uint64
-}
-
-// layerEvery is how often a writable layer is measured at the most: it is walked file by file.
-const layerEvery = 10 * time.Second
-
 // ContainerStats tells what a container uses. One that does not run has attributes and its layer only.
 func (m *Manager) ContainerStats(id string) (*criapi.ContainerStats, error) {
 	c, err := m.container(id)
 	if err != nil {
 		return nil, err
 	}
-	return m.stats(c), nil
+	return m.statsOf([]*Container{c})[0], nil
 }
 
 // ListContainerStats is ContainerStats of all containers that run and that a filter matches.
 func (m *Manager) ListContainerStats(f *criapi.ContainerStatsFilter) []*criapi.ContainerStats {
-	out := []*criapi.ContainerStats{}
+	var running []*Container
 	for _, c := range m.allContainers() {
-		if !hasPrefix(c.ID, f.GetId()) || !hasPrefix(c.pod.ID, f.GetPodSandboxId()) || !selects(f.GetLabelSelector(), c.Config.GetLabels()) {
-			continue
-		}
-		c.pod.mu.Lock()
-		running := c.state == ctrRunning
-		c.pod.mu.Unlock()
-		if running {
-			out = append(out, m.stats(c))
+		if hasPrefix(c.ID, f.GetId()) && hasPrefix(c.pod.ID, f.GetPodSandboxId()) && selects(f.GetLabelSelector(), c.Config.GetLabels()) && c.snapshot().running {
+			running = append(running, c)
 		}
 	}
-	return out
+	return m.statsOf(running)
 }
 
-func (m *Manager) stats(c *Container) *criapi.ContainerStats {
-	out := &criapi.ContainerStats{Attributes: &criapi.ContainerAttributes{Id: c.ID, Metadata: c.Config.GetMetadata(), Labels: c.Config.GetLabels(), Annotations: c.Config.GetAnnotations()}}
+// snapshot is what stats need of a container: its cgroup is read without the pod's mutex, which starts and stops take.
+type snapshot struct {
+	running           bool
+	cgroup            string
+	started, finished time.Time
+	layered           bool                            // has a writable layer
+	limits            *criapi.LinuxContainerResources // replaced, never written to
+}
+
+func (c *Container) snapshot() snapshot {
 	c.pod.mu.Lock()
 	defer c.pod.mu.Unlock()
-	out.WritableLayer = m.layerUsage(c)
-	if c.state != ctrRunning {
-		return out
+	return snapshot{running: c.state == ctrRunning, cgroup: c.cgroup(), started: c.started, finished: c.finished, layered: c.pod.journal != nil, limits: c.Config.GetLinux().GetResources()}
+}
+
+// statsOf tells what containers use, in their order.
+func (m *Manager) statsOf(ctrs []*Container) []*criapi.ContainerStats {
+	looks := make([]snapshot, len(ctrs))
+	for i, c := range ctrs {
+		looks[i] = c.snapshot()
 	}
-	st, err := m.cfg.Cgroups.Stats(c.cgroup())
-	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
-			m.log.Warn("read stats", "pod", c.pod.ID, "ctr", c.ID, "err", err)
+	uses := m.layersOf(ctrs, looks)
+	out := make([]*criapi.ContainerStats, len(ctrs))
+	for i, c := range ctrs {
+		out[i] = &criapi.ContainerStats{
+			Attributes:    &criapi.ContainerAttributes{Id: c.ID, Metadata: c.Config.GetMetadata(), Labels: c.Config.GetLabels(), Annotations: c.Config.GetAnnotations()},
+			WritableLayer: m.layerUsage(uses[i]),
 		}
-		return out
+		if st, ok := m.cgroupStats(looks[i].cgroup); ok && looks[i].running {
+			out[i].Cpu, out[i].Memory, out[i].Swap, out[i].Io = cpuUsage(st, &c.cpu), memoryUsage(st), swapUsage(st), ioUsage(st)
+		}
 	}
-	c.fillStats(out, st)
 	return out
 }
 
-func (c *Container) fillStats(out *criapi.ContainerStats, st cgroup.Stats) {
-	at := st.Time.UnixNano()
-	if st.CPU != nil {
-		out.Cpu = &criapi.CpuUsage{Timestamp: at, UsageCoreNanoSeconds: value(st.CPU.UsageNS), Psi: psi(st, "cpu")}
-		if d := st.Time.Sub(c.usage.cpuAt); !c.usage.cpuAt.IsZero() && d > 0 && st.CPU.UsageNS >= c.usage.cpuNS {
-			if d >= 100*time.Millisecond {
-				c.usage.nanoCPUs = uint64(float64(st.CPU.UsageNS-c.usage.cpuNS) / d.Seconds())
-			}
-			out.Cpu.UsageNanoCores = value(c.usage.nanoCPUs)
-		}
-		if st.Time.Sub(c.usage.cpuAt) >= 100*time.Millisecond {
-			c.usage.cpuAt, c.usage.cpuNS = st.Time, st.CPU.UsageNS
-		}
+// cgroupStats reads a cgroup that may go at any time.
+func (m *Manager) cgroupStats(path string) (cgroup.Stats, bool) {
+	if path == "" {
+		return cgroup.Stats{}, false
 	}
-	if mem := st.Memory; mem != nil {
-		out.Memory = &criapi.MemoryUsage{
-			Timestamp: at, WorkingSetBytes: value(mem.WorkingSet), UsageBytes: value(mem.Usage), RssBytes: value(mem.RSS), PageFaults: value(mem.PageFaults),
-			MajorPageFaults: value(mem.MajorFaults), Psi: psi(st, "memory"), AvailableBytes: value(mem.Available),
-		}
+	st, err := m.cfg.Cgroups.Stats(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		m.log.Warn("read stats", "obj", path, "err", err)
 	}
-	if st.Swap != nil {
-		out.Swap = &criapi.SwapUsage{Timestamp: at, SwapUsageBytes: value(st.Swap.Usage)}
-		if st.Swap.Limit != math.MaxUint64 && st.Swap.Limit >= st.Swap.Usage {
-			out.Swap.SwapAvailableBytes = value(st.Swap.Limit - st.Swap.Usage)
-		}
+	return st, err == nil
+}
+
+// cpuRate remembers a look at the CPU time, for the rate between two.
+type cpuRate struct {
+	mu     sync.Mutex
+	at     time.Time
+	ns     uint64
+	latest uint64 // nano cores
+}
+
+// rateOver is the least time that a rate is taken over; questions that come closer get the one before.
+const rateOver = 100 * time.Millisecond
+
+// nanoCores is nil until there is something to compare with.
+func (r *cpuRate) nanoCores(at time.Time, ns uint64) *criapi.UInt64Value {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	first, passed := r.at.IsZero(), at.Sub(r.at)
+	if !first && passed < rateOver {
+		return value(r.latest)
 	}
-	if p := psi(st, "io"); p != nil {
-		out.Io = &criapi.IoUsage{Timestamp: at, Psi: p}
+	if !first && ns >= r.ns {
+		r.latest = uint64(float64(ns-r.ns) / passed.Seconds())
 	}
+	r.at, r.ns = at, ns
+	if first {
+		return nil
+	}
+	return value(r.latest)
+}
+
+func cpuUsage(st cgroup.Stats, rate *cpuRate) *criapi.CpuUsage {
+	if st.CPU == nil {
+		return nil
+	}
+	return &criapi.CpuUsage{
+		Timestamp: st.Time.UnixNano(), UsageCoreNanoSeconds: value(st.CPU.UsageNS), UsageNanoCores: rate.nanoCores(st.Time, st.CPU.UsageNS), Psi: psi(st, "cpu"),
+	}
+}
+
+func memoryUsage(st cgroup.Stats) *criapi.MemoryUsage {
+	mem := st.Memory
+	if mem == nil {
+		return nil
+	}
+	return &criapi.MemoryUsage{
+		Timestamp: st.Time.UnixNano(), WorkingSetBytes: value(mem.WorkingSet), UsageBytes: value(mem.Usage), RssBytes: value(mem.RSS), PageFaults: value(mem.PageFaults),
+		MajorPageFaults: value(mem.MajorFaults), Psi: psi(st, "memory"), AvailableBytes: value(mem.Available),
+	}
+}
+
+func swapUsage(st cgroup.Stats) *criapi.SwapUsage {
+	if st.Swap == nil {
+		return nil
+	}
+	out := &criapi.SwapUsage{Timestamp: st.Time.UnixNano(), SwapUsageBytes: value(st.Swap.Usage)}
+	if st.Swap.Limit != math.MaxUint64 && st.Swap.Limit >= st.Swap.Usage {
+		out.SwapAvailableBytes = value(st.Swap.Limit - st.Swap.Usage)
+	}
+	return out
+}
+
+func ioUsage(st cgroup.Stats) *criapi.IoUsage {
+	p := psi(st, "io")
+	if p == nil {
+		return nil
+	}
+	return &criapi.IoUsage{Timestamp: st.Time.UnixNano(), Psi: p}
 }
 
 func value(v uint64) *criapi.UInt64Value { return &criapi.UInt64Value{Value: v} }
 
+// psi is nil where the kernel does not tell. CRI counts nanoseconds, the kernel microseconds.
 func psi(st cgroup.Stats, resource string) *criapi.PsiStats {
 	p, ok := st.PSI[resource]
 	if !ok {
 		return nil
 	}
 	line := func(l cgroup.PSILine) *criapi.PsiData {
-		return &criapi.PsiData{Total: l.TotalUS, Avg10: l.Avg10, Avg60: l.Avg60, Avg300: l.Avg300}
+		return &criapi.PsiData{Total: l.TotalUS * 1000, Avg10: l.Avg10, Avg60: l.Avg60, Avg300: l.Avg300}
 	}
 	return &criapi.PsiStats{Full: line(p.Full), Some: line(p.Some)}
 }
 
-// layerUsage measures the writable layer, not more often than layerEvery. Caller holds the pod's mutex.
-func (m *Manager) layerUsage(c *Container) *criapi.FilesystemUsage {
-	path := m.writableLayerPath(c)
-	if path == "" {
-		return nil
+// upper is the directory with a container's changes.
+func (m *Manager) upper(id string) string { return filepath.Join(m.layer(id), "upper") }
+
+// layersOf tells what the containers' layers have; those that were never measured are waited for, layerWait for all.
+func (m *Manager) layersOf(ctrs []*Container, looks []snapshot) []layerUse {
+	uses := make([]layerUse, len(ctrs))
+	limit := time.NewTimer(layerWait)
+	defer limit.Stop()
+	waits := map[int]<-chan struct{}{}
+	for i, c := range ctrs {
+		if looks[i].layered {
+			var done <-chan struct{}
+			if uses[i], done = m.layers.ask(m.upper(c.ID), looks[i].finished); done != nil {
+				waits[i] = done
+			}
+		}
 	}
-	if time.Since(c.usage.layerAt) > layerEvery {
-		c.usage.bytes, c.usage.inodes = measure(path)
-		c.usage.layerAt = time.Now()
+	for i, done := range waits {
+		select {
+		case <-done:
+			uses[i], _ = m.layers.ask(m.upper(ctrs[i].ID), looks[i].finished)
+		case <-limit.C:
+			return uses
+		}
 	}
-	return &criapi.FilesystemUsage{
-		Timestamp: c.usage.layerAt.UnixNano(), FsId: &criapi.FilesystemIdentifier{Mountpoint: m.cfg.StateDir}, UsedBytes: value(c.usage.bytes), InodesUsed: value(c.usage.inodes),
-	}
+	return uses
 }
 
-func measure(root string) (bytes, inodes uint64) {
-	seen := map[uint64]bool{}
-	_ = filepath.WalkDir(root, func(_ string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return nil // files come and go under a running container
-		}
-		info, err := d.Info()
-		if err != nil {
-			return nil
-		}
-		if st, ok := info.Sys().(*syscall.Stat_t); ok && !seen[st.Ino] {
-			if st.Nlink > 1 && !d.IsDir() {
-				seen[st.Ino] = true
-			}
-			bytes += uint64(st.Blocks) * 512
-			inodes++
-		}
+// layerUsage is nil for what is not known yet.
+func (m *Manager) layerUsage(use layerUse) *criapi.FilesystemUsage {
+	if use.at.IsZero() {
 		return nil
-	})
-	return bytes, inodes
+	}
+	return &criapi.FilesystemUsage{
+		Timestamp: use.at.UnixNano(), FsId: &criapi.FilesystemIdentifier{Mountpoint: m.cfg.StateDir}, UsedBytes: value(use.bytes), InodesUsed: value(use.inodes),
+	}
 }

@@ -2,11 +2,9 @@ package sandbox
 
 import (
 	"encoding/json"
-	"os"
 	"sort"
 
 	"golang.org/x/sys/unix"
-	"google.golang.org/protobuf/proto"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/cri-mini/cri-mini/oci"
@@ -39,6 +37,16 @@ func (m *Manager) PodStatus(id string, verbose bool) (*criapi.PodSandboxStatus, 
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	st := p.status()
+	if !verbose {
+		return st, nil, nil
+	}
+	info, err := infoMap(map[string]any{"id": p.ID, "runtimeSpec": p.spec, "config": p.Config, "network": p.att, "journal": p.dir})
+	return st, info, err
+}
+
+// status shares with the pod what never changes. Caller holds mu.
+func (p *Pod) status() *criapi.PodSandboxStatus {
 	ns := p.Config.GetLinux().GetSecurityContext().GetNamespaceOptions()
 	if ns == nil {
 		ns = &criapi.NamespaceOption{}
@@ -56,11 +64,7 @@ func (m *Manager) PodStatus(id string, verbose bool) (*criapi.PodSandboxStatus, 
 			st.Network.AdditionalIps = append(st.Network.AdditionalIps, &criapi.PodIP{Ip: ip})
 		}
 	}
-	if !verbose {
-		return st, nil, nil
-	}
-	info, err := infoMap(map[string]any{"id": p.ID, "runtimeSpec": p.spec, "config": p.Config, "network": p.att, "journal": p.dir})
-	return st, info, err
+	return st
 }
 
 func infoMap(v map[string]any) (map[string]string, error) {
@@ -131,6 +135,17 @@ func (m *Manager) ContainerStatus(id string, verbose bool) (*criapi.ContainerSta
 	}
 	c.pod.mu.Lock()
 	defer c.pod.mu.Unlock()
+	st := m.containerStatus(c)
+	if !verbose {
+		return st, nil, nil
+	}
+	pid, _ := m.cfg.Engine.PID(c.ID)
+	info, err := infoMap(map[string]any{"sandboxID": c.pod.ID, "pid": pid, "runtimeSpec": c.spec, "config": c.Config, "monitorStreams": c.dir()})
+	return st, info, err
+}
+
+// containerStatus shares with the container what never changes. Caller holds the pod's mutex.
+func (m *Manager) containerStatus(c *Container) *criapi.ContainerStatus {
 	st := &criapi.ContainerStatus{
 		Id: c.ID, Metadata: c.Config.GetMetadata(), State: c.state.cri(), CreatedAt: nanos(c.created), StartedAt: nanos(c.started), FinishedAt: nanos(c.finished),
 		ExitCode: int32(c.exitCode), Image: c.Config.GetImage(), ImageRef: c.Image.Ref, ImageId: c.Image.ID, Reason: c.reason, Message: c.message,
@@ -143,14 +158,9 @@ func (m *Manager) ContainerStatus(id string, verbose bool) (*criapi.ContainerSta
 		st.User = oci.User(c.spec)
 	}
 	if r := c.Config.GetLinux().GetResources(); r != nil {
-		st.Resources = &criapi.ContainerResources{Linux: proto.Clone(r).(*criapi.LinuxContainerResources)}
+		st.Resources = &criapi.ContainerResources{Linux: r} // an update replaces it
 	}
-	if !verbose {
-		return st, nil, nil
-	}
-	pid, _ := m.cfg.Engine.PID(c.ID)
-	info, err := infoMap(map[string]any{"sandboxID": c.pod.ID, "pid": pid, "runtimeSpec": c.spec, "config": c.Config, "monitorStreams": c.dir()})
-	return st, info, err
+	return st
 }
 
 // ListContainers lists the containers that a filter matches, newest first.
@@ -170,15 +180,6 @@ func (m *Manager) ListContainers(f *criapi.ContainerFilter) []*criapi.Container 
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].CreatedAt > out[j].CreatedAt })
 	return out
-}
-
-// writableLayerPath is where a container's changes are.
-func (m *Manager) writableLayerPath(c *Container) string {
-	path := m.layer(c.ID) + "/upper"
-	if _, err := os.Lstat(path); err != nil {
-		return ""
-	}
-	return path
 }
 
 // signalName is "SIGTERM" for 15.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/cri-mini/cri-mini/netns"
 	"github.com/cri-mini/cri-mini/runtime/plan"
@@ -58,6 +59,7 @@ func (m *Manager) stopPod(ctx context.Context, p *Pod) error {
 		return err
 	}
 	m.bury(p)
+	m.tell(p, p.ID, criapi.ContainerEventType_CONTAINER_STOPPED_EVENT)
 	return nil
 }
 
@@ -217,12 +219,30 @@ func (m *Manager) discard(ctx context.Context, p *Pod) error {
 	if err := os.RemoveAll(p.dir); err != nil {
 		return fmt.Errorf("remove pod directory: %w", err)
 	}
+	m.forget(p, ctrs)
+	return nil
+}
+
+// forget takes a pod out of what is listed, and tells so, if it ever was listed.
+func (m *Manager) forget(p *Pod, ctrs []*Container) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	delete(m.pods, p.ID)
 	delete(m.levels, p.level)
 	for _, c := range ctrs {
 		delete(m.ctrs, c.ID)
 	}
-	return nil
+	m.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	listed := p.state == podRemoving
+	for _, c := range ctrs {
+		m.layers.forget(m.upper(c.ID))
+		delete(p.containers, c.ID)
+		if listed {
+			m.tell(p, c.ID, criapi.ContainerEventType_CONTAINER_DELETED_EVENT)
+		}
+	}
+	if listed {
+		m.tell(p, p.ID, criapi.ContainerEventType_CONTAINER_DELETED_EVENT)
+	}
 }

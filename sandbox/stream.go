@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"path/filepath"
 	"time"
 
 	"github.com/cri-mini/cri-mini/netns"
@@ -115,7 +114,7 @@ func (m *Manager) Forward(ctx context.Context, id string, port uint16, client io
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(m.cfg.RunDir, "netns", p.ID)
+	path := m.netnsPath(p)
 	if p.hostNetwork() {
 		path = ""
 	}

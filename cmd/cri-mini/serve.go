@@ -137,6 +137,7 @@ func (d *daemon) serve(ctx context.Context) error {
 	go func() {
 		<-ctx.Done()
 		streaming.Close()
+		d.pods.EndEvents()
 		stopped := make(chan struct{})
 		go func() { g.GracefulStop(); close(stopped) }()
 		select {

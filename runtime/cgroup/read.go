@@ -119,10 +119,7 @@ func (t *Tree) readMemory(path string, r *specs.LinuxResources) error {
 	if h == nil {
 		return nil
 	}
-	files := memoryFilesV1
-	if h.v2 {
-		files = memoryFilesV2
-	}
+	files := memoryFilesOf(h)
 	limit, err := readUint(h.dir(path), files.limit)
 	if err != nil {
 		return err

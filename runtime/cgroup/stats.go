@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"cmp"
 	"math"
 	"strconv"
 	"strings"
@@ -26,20 +27,6 @@ type CPUStats struct {
 	Periods, Throttled, ThrottledNS uint64
 }
 
-// MemoryStats tells what is used, and of that what could not be given back.
-type MemoryStats struct {
-	Usage uint64
-	// WorkingSet is usage without the inactive pages of files; kubelet evicts by it.
-	WorkingSet              uint64
-	RSS                     uint64
-	PageFaults, MajorFaults uint64
-	// Limit is math.MaxUint64 when there is none; Available is then 0.
-	Limit, Available uint64
-}
-
-// SwapStats is swap alone, without memory. Limit is math.MaxUint64 for none.
-type SwapStats struct{ Usage, Limit uint64 }
-
 // PidsStats counts tasks. Limit is math.MaxUint64 for none.
 type PidsStats struct{ Current, Limit uint64 }
 
@@ -50,6 +37,28 @@ type PSI struct{ Some, Full PSILine }
 type PSILine struct {
 	Avg10, Avg60, Avg300 float64
 	TotalUS              uint64
+}
+
+// Add adds what another cgroup uses. Pressure cannot be added up and goes, and so do limits.
+func (s *Stats) Add(o Stats) {
+	s.Time, s.PSI = o.Time, nil
+	s.CPU = sum(s.CPU, o.CPU, func(a *CPUStats, b CPUStats) {
+		a.UsageNS, a.UserNS, a.SystemNS = a.UsageNS+b.UsageNS, a.UserNS+b.UserNS, a.SystemNS+b.SystemNS
+		a.Periods, a.Throttled, a.ThrottledNS = a.Periods+b.Periods, a.Throttled+b.Throttled, a.ThrottledNS+b.ThrottledNS
+	})
+	s.Memory = sum(s.Memory, o.Memory, (*MemoryStats).add)
+	s.Swap = sum(s.Swap, o.Swap, func(a *SwapStats, b SwapStats) { a.Usage, a.Limit = a.Usage+b.Usage, math.MaxUint64 })
+	s.Pids = sum(s.Pids, o.Pids, func(a *PidsStats, b PidsStats) { a.Current, a.Limit = a.Current+b.Current, math.MaxUint64 })
+}
+
+// sum adds b to a copy of a; what one of them lacks is the other's.
+func sum[T any](a, b *T, add func(*T, T)) *T {
+	if a == nil || b == nil {
+		return cmp.Or(a, b)
+	}
+	total := *a
+	add(&total, *b)
+	return &total
 }
 
 // Stats reads the counters. An absent cgroup gives fs.ErrNotExist.
@@ -113,91 +122,6 @@ func (t *Tree) cpuStats(path string, stats *Stats) error {
 	return nil
 }
 
-func (t *Tree) memoryStats(path string, stats *Stats) error {
-	h := t.find("memory")
-	if h == nil {
-		return nil
-	}
-	files := memoryFilesV1
-	if h.v2 {
-		files = memoryFilesV2
-	}
-	dir := h.dir(path)
-	var m MemoryStats
-	var err error
-	if m.Usage, err = readUint(dir, files.usage); err != nil {
-		return err
-	}
-	if m.Limit, err = readUint(dir, files.limit); err != nil {
-		return err
-	}
-	text, err := readFile(dir, "memory.stat")
-	if err != nil {
-		return err
-	}
-	var inactiveFile uint64
-	keyed(text, func(key string, n uint64) {
-		switch key {
-		case files.inactiveFile:
-			inactiveFile = n
-		case files.rss:
-			m.RSS = n
-		case files.faults:
-			m.PageFaults = n
-		case files.majorFaults:
-			m.MajorFaults = n
-		}
-	})
-	m.WorkingSet = m.Usage - min(m.Usage, inactiveFile)
-	if unlimited(m.Limit) {
-		m.Limit = math.MaxUint64
-	} else {
-		m.Available = m.Limit - min(m.Limit, m.WorkingSet)
-	}
-	stats.Memory = &m
-	stats.Swap = swapStats(dir, files, m)
-	return nil
-}
-
-// memoryFiles are the names of one version's files and of its counters; those
-// of v1 that begin with "total" have the cgroups below in them.
-type memoryFiles struct {
-	usage, limit, swapUsage, swapLimit                 string
-	inactiveFile, activeFile, rss, faults, majorFaults string
-	swapHasMemory                                      bool
-}
-
-var memoryFilesV1 = memoryFiles{
-	usage: "memory.usage_in_bytes", limit: "memory.limit_in_bytes",
-	swapUsage: "memory.memsw.usage_in_bytes", swapLimit: "memory.memsw.limit_in_bytes", swapHasMemory: true,
-	inactiveFile: "total_inactive_file", activeFile: "total_active_file", rss: "total_rss", faults: "total_pgfault", majorFaults: "total_pgmajfault",
-}
-
-var memoryFilesV2 = memoryFiles{
-	usage: "memory.current", limit: "memory.max",
-	swapUsage: "memory.swap.current", swapLimit: "memory.swap.max",
-	inactiveFile: "inactive_file", activeFile: "active_file", rss: "anon", faults: "pgfault", majorFaults: "pgmajfault",
-}
-
-// swapStats returns nil on a machine that does not account swap.
-func swapStats(dir string, files memoryFiles, m MemoryStats) *SwapStats {
-	usage, err1 := readUint(dir, files.swapUsage)
-	limit, err2 := readUint(dir, files.swapLimit)
-	if err1 != nil || err2 != nil {
-		return nil
-	}
-	if unlimited(limit) {
-		limit = math.MaxUint64
-	}
-	if files.swapHasMemory {
-		usage -= min(usage, m.Usage)
-		if limit != math.MaxUint64 {
-			limit -= min(limit, m.Limit)
-		}
-	}
-	return &SwapStats{Usage: usage, Limit: limit}
-}
-
 func (t *Tree) pidsStats(path string, stats *Stats) error {
 	h := t.find("pids")
 	if h == nil {
@@ -258,24 +182,4 @@ func parsePSI(text string) PSI {
 		}
 	}
 	return psi
-}
-
-// OOMKills returns how many processes in the cgroup and below it the OOM killer
-// has killed; 0 for one that is absent, so it must be read before Remove.
-func (t *Tree) OOMKills(path string) uint64 {
-	h := t.find("memory")
-	if h == nil || checkPath(path) != nil {
-		return 0
-	}
-	if h.v2 {
-		text, _ := readFile(h.dir(path), "memory.events")
-		return lookup(text, "oom_kill")
-	}
-	var kills uint64 // v1 counts for each cgroup alone
-	_ = walk(h.dir(path), func(dir string) error {
-		text, err := readFile(dir, "memory.oom_control")
-		kills += lookup(text, "oom_kill")
-		return err
-	})
-	return kills
 }

@@ -73,10 +73,7 @@ func (t *Tree) checkUsage(path string, r *specs.LinuxResources) error {
 	if h == nil || limit <= 0 {
 		return nil
 	}
-	files := memoryFilesV1
-	if h.v2 {
-		files = memoryFilesV2
-	}
+	files := memoryFilesOf(h)
 	usage, err := readUint(h.dir(path), files.usage)
 	if err != nil {
 		return err

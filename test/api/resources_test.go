@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -133,51 +132,4 @@ func TestUpdateContainerResources(t *testing.T) {
 	}
 	c.stop(0)
 	mustFail(t, update(&criapi.LinuxContainerResources{CpuShares: 2}), codes.FailedPrecondition, "exited")
-}
-
-func TestContainerStats(t *testing.T) {
-	n := start(t)
-	p := n.runPod("stats")
-	c := p.run("main", "head -c 20000000 /dev/zero > /file; head -c 10000000 /dev/zero > /dev/shm/x; echo ready; while :; do :; done")
-	quiet := p.create("quiet", "", idle)
-	c.says("ready")
-	stats := func() *criapi.ContainerStats {
-		r, err := n.Runtime.ContainerStats(n.ctx(), &criapi.ContainerStatsRequest{ContainerId: c.id})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return r.Stats
-	}
-	first := stats()
-	time.Sleep(300 * time.Millisecond)
-	second := stats()
-	wall := second.Cpu.Timestamp - first.Cpu.Timestamp
-	used := int64(second.Cpu.UsageCoreNanoSeconds.Value - first.Cpu.UsageCoreNanoSeconds.Value)
-	if wall <= 0 || used <= wall/50 || used > wall*11/10 {
-		t.Errorf("a busy loop used %d ns of CPU in %d ns", used, wall)
-	}
-	if nano := second.Cpu.UsageNanoCores.GetValue(); nano < 20e6 || nano > 1.2e9 {
-		t.Errorf("a busy loop uses %d nano cores", nano)
-	}
-	m := second.Memory
-	if ws := m.GetWorkingSetBytes().GetValue(); ws < 10e6 || ws > 256<<20 || m.GetUsageBytes().GetValue() < ws || m.GetRssBytes().GetValue() == 0 || m.GetAvailableBytes().GetValue() > 256<<20 {
-		t.Errorf("memory: %v", m)
-	}
-	if w := second.WritableLayer; w.GetUsedBytes().GetValue() < 20e6 || w.GetUsedBytes().GetValue() > 40e6 || w.GetInodesUsed().GetValue() == 0 || w.GetFsId().GetMountpoint() == "" {
-		t.Errorf("writable layer: %v", w)
-	}
-	if a := second.Attributes; a.GetId() != c.id || a.GetMetadata().GetName() != "main" {
-		t.Errorf("attributes: %v", a)
-	}
-	list, err := n.Runtime.ListContainerStats(n.ctx(), &criapi.ListContainerStatsRequest{Filter: &criapi.ContainerStatsFilter{PodSandboxId: p.id}})
-	if err != nil || len(list.Stats) != 1 || list.Stats[0].Attributes.Id != c.id {
-		t.Errorf("ListContainerStats: %v, %v", list, err)
-	}
-	if list, err = n.Runtime.ListContainerStats(n.ctx(), &criapi.ListContainerStatsRequest{Filter: &criapi.ContainerStatsFilter{Id: quiet.id}}); err != nil || len(list.Stats) != 0 {
-		t.Errorf("ListContainerStats of what does not run: %v, %v", list, err)
-	}
-	c.stop(0)
-	if st := stats(); st.Cpu != nil || st.Memory != nil || st.WritableLayer == nil {
-		t.Errorf("after its end: %v", st)
-	}
 }
