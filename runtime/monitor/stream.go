@@ -99,7 +99,7 @@ func (m *monitor) move(s *stream, last bool) (int, error) {
 		m.show(s, seen[s.shown:])
 		s.shown = len(seen)
 	}
-	n := whole(seen, last || len(seen) == chunk)
+	n := whole(seen, last && len(seen) < chunk) // a full chunk ends with a line, or is one
 	if n == 0 {
 		return 0, nil // the start of a line: wait for its end
 	}
