@@ -359,9 +359,20 @@ func (r *run) makeKillDir() error {
 }
 
 func (r *run) dropKillDir() {
-	if dir := r.killDir(); dir != "" {
-		_ = os.Remove(dir) // while something lives in it, it stays, and goes with the container's group
+	dir := r.killDir()
+	if dir == "" || !errors.Is(os.Remove(dir), unix.EBUSY) {
+		return
 	}
+	// What was killed leaves soon. While something that the command left behind lives in it, the group stays, and goes
+	// with the container's.
+	go func() {
+		for range 20 {
+			time.Sleep(50 * time.Millisecond)
+			if !errors.Is(os.Remove(dir), unix.EBUSY) {
+				return
+			}
+		}
+	}()
 }
 
 // PID gives the pid of a process that runs.

@@ -70,7 +70,7 @@ func TestTerminalLog(t *testing.T) {
 func TestTrapReopenedLogLosesNothing(t *testing.T) {
 	n := start(t)
 	p := n.runPod("reopen")
-	c := p.run("main", "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); [ $((i % 100)) = 0 ] && usleep 20000; done; echo end")
+	c := p.run("main", "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); [ $((i % 100)) = 0 ] && usleep 100000; done; echo end")
 	reopen := func() error {
 		_, err := n.Runtime.ReopenContainerLog(n.ctx(), &criapi.ReopenContainerLogRequest{ContainerId: c.id})
 		return err

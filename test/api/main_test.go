@@ -127,13 +127,15 @@ func prepare(bin string) error {
 	return nil
 }
 
-// settled looks until two looks are the same: the kernel takes links and cgroups away in its own time.
+// settled looks until the last pod's link is gone and two looks are the same: the kernel takes links and cgroups away in
+// its own time.
 func settled(d *daemon.Daemon) []string {
 	before := d.Look()
 	for range 100 {
 		time.Sleep(50 * time.Millisecond)
 		now := d.Look()
-		if len(daemon.Difference(before, now)) == 0 {
+		link := slices.ContainsFunc(now, func(s string) bool { return strings.HasPrefix(s, "link cri") && s != "link cri-mini0" })
+		if !link && len(daemon.Difference(before, now)) == 0 {
 			return now
 		}
 		before = now
