@@ -15,10 +15,14 @@ GOLANGCI         := $(CACHE)/golangci-lint-$(GOLANGCI_VERSION)/golangci-lint
 PACKAGES := gcc libc6-dev libseccomp-dev pkg-config git ca-certificates util-linux \
             iproute2 iptables nftables containernetworking-plugins busybox-static curl
 
+# The go command asks git for a version stamp, and git tells root nothing about a
+# checkout of somebody else's: VERSION is the stamp.
+export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
+
 # Static: the programs run in other mount namespaces and on other distributions.
 # netgo and osusergo keep glibc's resolver, which wants shared libraries, out.
 export CGO_ENABLED := 1
-GOFLAGS_STATIC := -trimpath -buildvcs=false -tags netgo,osusergo \
+GOFLAGS_STATIC := -trimpath -tags netgo,osusergo \
                   -ldflags '-s -w -extldflags -static -X main.version=$(VERSION)'
 
 .PHONY: help deps build check test test-root demo bench clean fmt vet lint unit

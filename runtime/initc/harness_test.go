@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	helper = filepath.Join(dir, "cri-mini-init")
-	build := exec.Command("go", "build", "-trimpath", "-tags", "netgo,osusergo",
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-tags", "netgo,osusergo",
 		"-ldflags", `-s -w -linkmode external -extldflags "-static"`, "-o", helper, "../../cmd/cri-mini-init")
 	build.Env = append(os.Environ(), "CGO_ENABLED=1")
 	code := 1
