@@ -69,7 +69,7 @@ func (m *Manager) ListPodMetrics() []*criapi.PodSandboxMetrics {
 		fs = &st
 	}
 	out := []*criapi.PodSandboxMetrics{}
-	for i, use := range m.usesOf(pods) {
+	for i, use := range m.usesOf(pods, m.cfg.Cgroups.Stats) {
 		if !use.look.ready {
 			continue // it was stopped meanwhile
 		}
@@ -102,7 +102,7 @@ func (m *Manager) containerSamples(ctrs []*Container, fs *unix.Statfs_t) []*samp
 	uses := m.layersOf(ctrs, looks)
 	var out []*sample
 	for i, c := range ctrs {
-		st, ok := m.cgroupStats(looks[i].cgroup)
+		st, ok := m.look(looks[i].cgroup, m.cfg.Cgroups.Stats)
 		if !ok {
 			continue
 		}

@@ -68,7 +68,7 @@ type podUse struct {
 
 // usesOf looks at pods, in their order. A cgroup that several pods have been given counts for none of them: the sum
 // of a pod's containers stands for it.
-func (m *Manager) usesOf(pods []*Pod) []podUse {
+func (m *Manager) usesOf(pods []*Pod, read func(string) (cgroup.Stats, error)) []podUse {
 	shared := map[string]int{}
 	for _, p := range m.allPods() {
 		if look := p.look(); look.ready {
@@ -81,13 +81,13 @@ func (m *Manager) usesOf(pods []*Pod) []podUse {
 		if look := uses[i].look; !look.ready {
 			continue
 		} else if look.cgroup != "" && shared[look.cgroup] < 2 {
-			uses[i].stats, uses[i].measured = m.cgroupStats(look.cgroup)
+			uses[i].stats, uses[i].measured = m.look(look.cgroup, read)
 			uses[i].procs = m.processes(look.cgroup)
 			continue
 		}
 		for _, c := range uses[i].look.containers {
 			path := c.snapshot().cgroup
-			if st, ok := m.cgroupStats(path); ok {
+			if st, ok := m.look(path, read); ok {
 				uses[i].stats.Add(st)
 				uses[i].measured = true
 			}
@@ -127,7 +127,7 @@ func (m *Manager) readNetworks(pods []*Pod, uses []podUse) {
 func (m *Manager) netnsPath(p *Pod) string { return filepath.Join(m.cfg.RunDir, "netns", p.ID) }
 
 func (m *Manager) podStatsOf(pods []*Pod) []*criapi.PodSandboxStats {
-	uses := m.usesOf(pods)
+	uses := m.usesOf(pods, m.cfg.Cgroups.Usage)
 	var ctrs []*Container
 	for _, u := range uses {
 		if u.look.ready {

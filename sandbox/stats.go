@@ -61,19 +61,22 @@ func (m *Manager) statsOf(ctrs []*Container) []*criapi.ContainerStats {
 			Attributes:    &criapi.ContainerAttributes{Id: c.ID, Metadata: c.Config.GetMetadata(), Labels: c.Config.GetLabels(), Annotations: c.Config.GetAnnotations()},
 			WritableLayer: m.layerUsage(uses[i]),
 		}
-		if st, ok := m.cgroupStats(looks[i].cgroup); ok && looks[i].running {
+		if !looks[i].running {
+			continue
+		}
+		if st, ok := m.look(looks[i].cgroup, m.cfg.Cgroups.Usage); ok {
 			out[i].Cpu, out[i].Memory, out[i].Swap, out[i].Io = cpuUsage(st, &c.cpu), memoryUsage(st), swapUsage(st), ioUsage(st)
 		}
 	}
 	return out
 }
 
-// cgroupStats reads a cgroup that may go at any time.
-func (m *Manager) cgroupStats(path string) (cgroup.Stats, bool) {
+// look reads a cgroup that may go at any time, by Usage or Stats.
+func (m *Manager) look(path string, read func(string) (cgroup.Stats, error)) (cgroup.Stats, bool) {
 	if path == "" {
 		return cgroup.Stats{}, false
 	}
-	st, err := m.cfg.Cgroups.Stats(path)
+	st, err := read(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		m.log.Warn("read stats", "obj", path, "err", err)
 	}

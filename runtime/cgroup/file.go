@@ -48,7 +48,9 @@ func (e *WriteError) Error() string {
 
 func (e *WriteError) Unwrap() error { return e.Err }
 
-// readFile returns a file's text without the last newline.
+// readFile returns a file's text without the last newline. A first read that does
+// not fill the buffer was all: seq_file puts as many records as there are into a
+// page, of which the buffer is half, before it returns.
 func readFile(dir, file string) (string, error) {
 	path := dir + "/" + file
 	fd, err := open(path, unix.O_RDONLY)
@@ -63,10 +65,10 @@ func readFile(dir, file string) (string, error) {
 		if err != nil {
 			return "", &fs.PathError{Op: "read", Path: path, Err: err}
 		}
-		if got == 0 {
+		if n += got; got == 0 || n < len(first) {
 			return strings.TrimSuffix(string(buf[:n]), "\n"), nil
 		}
-		if n += got; n == len(buf) {
+		if n == len(buf) {
 			buf = append(buf, make([]byte, len(buf))...)
 		}
 	}

@@ -46,8 +46,11 @@ func (t *Tree) memoryStats(path string, stats *Stats) error {
 	if err != nil {
 		return err
 	}
+	var swap uint64
 	keyed(text, func(key string, n uint64) {
-		if field := m.field(files, key); field != nil {
+		if key == files.swapStat {
+			swap = n
+		} else if field := m.field(files, key); field != nil {
 			*field = n
 		}
 	})
@@ -58,7 +61,7 @@ func (t *Tree) memoryStats(path string, stats *Stats) error {
 		m.Available = m.Limit - min(m.Limit, m.WorkingSet)
 	}
 	stats.Memory = &m
-	stats.Swap = swapStats(dir, files, m)
+	stats.Swap = swapStats(dir, files, m.Limit, swap)
 	return nil
 }
 
@@ -90,15 +93,15 @@ func (m *MemoryStats) field(files *memoryFiles, key string) *uint64 {
 // memoryFiles are the names of one version's files and of its counters; those
 // of v1 that begin with "total" have the cgroups below in them.
 type memoryFiles struct {
-	usage, limit, peak, swapUsage, swapLimit           string
+	usage, limit, peak, swapUsage, swapLimit, swapStat string
 	inactiveFile, activeFile, inactiveAnon, activeAnon string
 	rss, cache, mappedFile, faults, majorFaults        string
-	swapHasMemory                                      bool
+	swapLimitHasMemory                                 bool
 }
 
 var memoryFilesV1 = memoryFiles{
 	usage: "memory.usage_in_bytes", limit: "memory.limit_in_bytes", peak: "memory.max_usage_in_bytes",
-	swapUsage: "memory.memsw.usage_in_bytes", swapLimit: "memory.memsw.limit_in_bytes", swapHasMemory: true,
+	swapStat: "total_swap", swapLimit: "memory.memsw.limit_in_bytes", swapLimitHasMemory: true,
 	inactiveFile: "total_inactive_file", activeFile: "total_active_file", inactiveAnon: "total_inactive_anon", activeAnon: "total_active_anon",
 	rss: "total_rss", cache: "total_cache", mappedFile: "total_mapped_file", faults: "total_pgfault", majorFaults: "total_pgmajfault",
 }
@@ -117,21 +120,20 @@ func memoryFilesOf(h *hierarchy) *memoryFiles {
 	return &memoryFilesV1
 }
 
-// swapStats returns nil on a machine that does not account swap.
-func swapStats(dir string, files *memoryFiles, m MemoryStats) *SwapStats {
-	usage, err1 := readUint(dir, files.swapUsage)
-	limit, err2 := readUint(dir, files.swapLimit)
-	if err1 != nil || err2 != nil {
+// swapStats returns nil on a machine that does not account swap. On v1 usage is
+// known from memory.stat, and the limit is one on the sum.
+func swapStats(dir string, files *memoryFiles, memoryLimit, usage uint64) *SwapStats {
+	limit, err := readUint(dir, files.swapLimit)
+	if err == nil && files.swapUsage != "" {
+		usage, err = readUint(dir, files.swapUsage)
+	}
+	if err != nil {
 		return nil
 	}
 	if unlimited(limit) {
 		limit = math.MaxUint64
-	}
-	if files.swapHasMemory {
-		usage -= min(usage, m.Usage)
-		if limit != math.MaxUint64 {
-			limit -= min(limit, m.Limit)
-		}
+	} else if files.swapLimitHasMemory {
+		limit -= min(limit, memoryLimit)
 	}
 	return &SwapStats{Usage: usage, Limit: limit}
 }

@@ -63,25 +63,48 @@ func sum[T any](a, b *T, add func(*T, T)) *T {
 
 // Stats reads the counters. An absent cgroup gives fs.ErrNotExist.
 func (t *Tree) Stats(path string) (Stats, error) {
+	stats, err := t.Usage(path)
+	if err != nil {
+		return Stats{}, err
+	}
+	if t.find("cpuacct") != nil {
+		if err := t.cpuStats(path, &stats); err != nil {
+			return Stats{}, err
+		}
+	}
+	return stats, t.pidsStats(path, &stats)
+}
+
+// Usage is Stats as far as the kubelet asks every few seconds for each container,
+// from half the files: of CPU the time alone where the rest is in files of its
+// own, and no tasks.
+func (t *Tree) Usage(path string) (Stats, error) {
 	if err := checkPath(path); err != nil {
 		return Stats{}, err
 	}
 	stats := Stats{Time: time.Now()}
-	for _, read := range []func(string, *Stats) error{t.cpuStats, t.memoryStats, t.pidsStats} {
-		if err := read(path, &stats); err != nil {
+	if h := t.find("cpuacct"); h != nil {
+		n, err := readUint(h.dir(path), "cpuacct.usage")
+		if err != nil {
 			return Stats{}, err
 		}
+		stats.CPU = &CPUStats{UsageNS: n}
+	} else if err := t.cpuStats(path, &stats); err != nil {
+		return Stats{}, err
+	}
+	if err := t.memoryStats(path, &stats); err != nil {
+		return Stats{}, err
 	}
 	t.pressure(path, &stats)
 	return stats, nil
 }
 
+// cpuStats reads all there is of CPU; on v1 that is beside the time, which Usage has read.
 func (t *Tree) cpuStats(path string, stats *Stats) error {
 	var cpu CPUStats
 	if h := t.find("cpuacct"); h != nil {
-		for file, field := range map[string]*uint64{
-			"cpuacct.usage": &cpu.UsageNS, "cpuacct.usage_user": &cpu.UserNS, "cpuacct.usage_sys": &cpu.SystemNS,
-		} {
+		cpu = *stats.CPU
+		for file, field := range map[string]*uint64{"cpuacct.usage_user": &cpu.UserNS, "cpuacct.usage_sys": &cpu.SystemNS} {
 			n, err := readUint(h.dir(path), file)
 			if err != nil {
 				return err

@@ -200,7 +200,6 @@ func TestUpdatePodSandboxResources(t *testing.T) {
 		return err
 	}
 	own := n.runPod("own", func(c *criapi.PodSandboxConfig) { c.Linux.CgroupParent = "" })
-	own.run("main", "", idle) // keeps the monitor, whose name is looked at
 	of := func(p *pod) *criapi.LinuxPodSandboxConfig {
 		t.Helper()
 		r, err := n.Runtime.PodSandboxStatus(n.ctx(), &criapi.PodSandboxStatusRequest{PodSandboxId: p.id, Verbose: true})

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,9 +38,14 @@ func (d *Daemon) Look() []string {
 	for line := range strings.Lines(string(rules)) {
 		s = append(s, "nft "+strings.TrimSpace(line))
 	}
+	for i := range s {
+		s[i] = monitor.ReplaceAllString(s[i], "monitors/*.sock") // one leaves with its last pod, another may come
+	}
 	slices.Sort(s)
 	return s
 }
+
+var monitor = regexp.MustCompile(`monitors/[0-9a-z]+\.sock`)
 
 // Difference lists what is in one of two sorted lists only, "+" for what is new.
 func Difference(before, after []string) []string {
