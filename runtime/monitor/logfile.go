@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -29,18 +30,38 @@ func (l *logFile) reopen(path string) error {
 	if err := makeParents(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("make log directory of %s: %w", path, err)
 	}
-	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o640)
+	fd, size, err := openRegular(path)
 	if err != nil {
 		return fmt.Errorf("open log %s: %w", path, err)
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		_ = unix.Close(fd)
-		return fmt.Errorf("stat log %s: %w", path, err)
-	}
 	l.close()
-	l.path, l.fd, l.size = path, fd, uint64(st.Size)
+	l.path, l.fd, l.size = path, fd, size
 	return nil
+}
+
+// errNotRegular says that a log would go into a FIFO, a device or a socket.
+var errNotRegular = errors.New("it is not a regular file")
+
+// openRegular opens a log without ever waiting. A pod with the node's log directory mounted may have put anything at
+// the path: opening a FIFO would stop this monitor, with all pods it has, until somebody reads. Nothing but the null
+// device, of a container that asked for no log, stands for a file.
+func openRegular(path string) (fd int, size uint64, err error) {
+	fd, err = unix.Open(path, unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0o640)
+	if err == unix.ENXIO { // a FIFO without a reader, a socket
+		return -1, 0, errNotRegular
+	}
+	if err != nil {
+		return -1, 0, err
+	}
+	var st unix.Stat_t
+	if err = unix.Fstat(fd, &st); err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG && path != nullLog {
+		err = errNotRegular
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return -1, 0, err
+	}
+	return fd, uint64(st.Size), nil
 }
 
 func makeParents(dir string) error {
@@ -67,7 +88,7 @@ func (l *logFile) write(entries []byte, n int, announce func(before, after uint6
 			continue
 		}
 		if err != nil {
-			l.truncate(l.size)
+			l.takeBack(uint64(done))
 			l.dropped += uint64(n)
 			return
 		}
@@ -76,8 +97,24 @@ func (l *logFile) write(entries []byte, n int, announce func(before, after uint6
 	l.size += uint64(done)
 }
 
+// takeBack cuts off the last n bytes. The end is asked for: somebody may have truncated the file since (logrotate's
+// copytruncate), and cutting it at the size that it had would fill it with zeros up to there.
+func (l *logFile) takeBack(n uint64) {
+	var st unix.Stat_t
+	if unix.Fstat(l.fd, &st) == nil && uint64(st.Size) >= n {
+		l.truncate(uint64(st.Size) - n)
+	}
+}
+
+// truncate never makes the file longer.
 func (l *logFile) truncate(size uint64) {
-	_ = unix.Ftruncate(l.fd, int64(size))
+	var st unix.Stat_t
+	if unix.Fstat(l.fd, &st) != nil {
+		return
+	}
+	if size = min(size, uint64(st.Size)); size < uint64(st.Size) {
+		_ = unix.Ftruncate(l.fd, int64(size))
+	}
 	l.size = size
 }
 

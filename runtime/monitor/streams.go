@@ -15,6 +15,9 @@ const (
 	noteFile   = "log.pending"
 )
 
+// nullLog takes the output of a container that asked for no log.
+const nullLog = "/dev/null"
+
 // openLogs opens the log and, for a container without a terminal, the FIFOs that its init has open for
 // reading and writing.
 func (m *monitor) openLogs(p *process, path, dir string) error {
@@ -22,7 +25,7 @@ func (m *monitor) openLogs(p *process, path, dir string) error {
 		return nil
 	}
 	if path == "" {
-		path = "/dev/null" // the container asked for no log: its output still has to go somewhere
+		path = nullLog
 	}
 	var err error
 	if p.log, err = openLog(path); err != nil {

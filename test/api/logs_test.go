@@ -1,12 +1,15 @@
 package api
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -121,5 +124,51 @@ func TestNoLog(t *testing.T) {
 	files, _ := os.ReadDir(p.config.LogDirectory)
 	if len(files) > 0 {
 		t.Errorf("there is a log: %v", files)
+	}
+}
+
+// TestLogThatIsNoFile: what lies at the log's path, put there by a pod that has the node's log directory, neither stops
+// the monitor, which serves other pods too, nor gets the output.
+func TestLogThatIsNoFile(t *testing.T) {
+	n := start(t)
+	p := n.runPod("no-file")
+	c := p.run("main", "while sleep 0.01; do echo tick; done")
+	away := filepath.Join(p.config.LogDirectory, "away")
+	for name, put := range map[string]func(path string) error{
+		"fifo":      func(path string) error { return unix.Mkfifo(path, 0o600) },
+		"device":    func(path string) error { return unix.Mknod(path, unix.S_IFCHR|0o600, int(unix.Mkdev(1, 7))) },
+		"directory": func(path string) error { return os.Mkdir(path, 0o755) },
+		"link":      func(path string) error { return os.Symlink(away, path) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(p.config.LogDirectory, name+".log")
+			if err := put(path); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			defer cancel()
+			d := p.create(name, "echo hello")
+			_, err := n.Runtime.StartContainer(ctx, &criapi.StartContainerRequest{ContainerId: d.id})
+			mustFail(t, err, codes.Unknown, "open log "+path)
+
+			if err := os.Rename(c.log, c.log+".before-"+name); err != nil {
+				t.Fatal(err)
+			}
+			if err := put(c.log); err != nil {
+				t.Fatal(err)
+			}
+			_, err = n.Runtime.ReopenContainerLog(ctx, &criapi.ReopenContainerLogRequest{ContainerId: c.id})
+			mustFail(t, err, codes.Unknown, "open log "+c.log)
+			if err := os.Remove(c.log); err != nil {
+				t.Fatal(err)
+			}
+			if _, err = n.Runtime.ReopenContainerLog(ctx, &criapi.ReopenContainerLogRequest{ContainerId: c.id}); err != nil {
+				t.Errorf("when the path is free again: %v", err)
+			}
+			c.says("tick")
+		})
+	}
+	if _, err := os.Lstat(away); err == nil {
+		t.Error("the output followed a link")
 	}
 }
