@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/cri-mini/cri-mini/oci"
 	"github.com/cri-mini/cri-mini/runtime/compile"
@@ -52,7 +51,7 @@ func (m *Manager) ExecSync(ctx context.Context, id string, cmd []string, timeout
 		return ExecResult{}, fmt.Errorf("compile exec: %w", err)
 	}
 	var stdout, stderr limited
-	limit := time.Duration(timeout) * time.Second
+	limit := engine.Seconds(timeout)
 	x, err := m.cfg.Engine.Exec(ctx, engine.ExecRequest{ID: o.ID, Container: c.ID, Plan: pl, Timeout: limit, Stdout: &stdout, Stderr: &stderr})
 	if x.TimedOut {
 		return ExecResult{}, fmt.Errorf("exec in container %s: no end after %s: %w", c.ID, limit, ErrTimeout)

@@ -134,7 +134,7 @@ func (m *Manager) StopContainer(ctx context.Context, id string, timeout int64) e
 		select {
 		case <-c.ended:
 			return nil
-		case <-time.After(time.Duration(timeout) * time.Second):
+		case <-time.After(engine.Seconds(timeout)):
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -120,7 +120,7 @@ func (ct *commandContainer) runHooks(ctx context.Context, kind string, n notes, 
 	for i, h := range hooks {
 		var timeout time.Duration
 		if h.Timeout != nil {
-			timeout = time.Duration(*h.Timeout) * time.Second
+			timeout = Seconds(int64(*h.Timeout))
 		}
 		if err := RunHook(ctx, h, timeout, b); err != nil {
 			return fmt.Errorf("%s %d: %w", kind, i, err)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -220,7 +221,7 @@ func (r *run) hook(ctx context.Context, op *plan.Op) error {
 	if err != nil {
 		return err
 	}
-	return RunHook(ctx, specs.Hook{Path: op.Str[1], Args: op.List[0], Env: op.List[1]}, time.Duration(op.Num[0])*time.Second, state)
+	return RunHook(ctx, specs.Hook{Path: op.Str[1], Args: op.List[0], Env: op.List[1]}, Seconds(int64(min(op.Num[0], math.MaxInt64))), state)
 }
 
 func hookStatus(kind string) string {
@@ -231,6 +232,12 @@ func hookStatus(kind string) string {
 		return string(specs.StateStopped)
 	}
 	return string(specs.StateCreating)
+}
+
+// Seconds is a timeout as requests and specs give it. More than a Duration holds, 292 years, is as good as for ever;
+// multiplied as it is it would be negative, and its time up at once.
+func Seconds(n int64) time.Duration {
+	return time.Duration(min(n, math.MaxInt64/2/int64(time.Second))) * time.Second
 }
 
 // RunHook runs one hook and waits for it (runtime-spec, config.md, POSIX-platform Hooks). A timeout of 0 is none.

@@ -192,8 +192,8 @@ func (m *monitor) nextTimeout() int {
 		if p.deadline.IsZero() {
 			continue
 		}
-		ms := int(p.deadline.Sub(m.now())/time.Millisecond) + 1
-		if ms = max(ms, 0); wait < 0 || ms < wait {
+		left := min(p.deadline.Sub(m.now()), time.Hour) // epoll_wait(2) takes an int
+		if ms := max(int(left/time.Millisecond)+1, 0); wait < 0 || ms < wait {
 			wait = ms
 		}
 	}

@@ -1,11 +1,14 @@
 package api
 
 import (
+	"context"
+	"math"
 	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -66,6 +69,17 @@ func TestStopTimeout(t *testing.T) {
 	if took := time.Since(began); took > 2*time.Second {
 		t.Errorf("the removal took %s", took)
 	}
+	f := p.run("patient", script)
+	f.says("ready")
+	for _, seconds := range []int64{math.MaxInt64/int64(time.Second) + 1, math.MaxInt64} {
+		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+		_, err := n.Runtime.StopContainer(ctx, &criapi.StopContainerRequest{ContainerId: f.id, Timeout: seconds})
+		cancel()
+		if status.Code(err) != codes.DeadlineExceeded || f.status().State != criapi.ContainerState_CONTAINER_RUNNING {
+			t.Errorf("a timeout of %d s was up at once: %v, %s", seconds, err, f.status().State)
+		}
+	}
+	f.remove()
 	e := p.run("signal", "trap 'exit 9' USR1; echo ready; while :; do sleep 1000 & wait $!; done", func(c *criapi.ContainerConfig) { c.StopSignal = criapi.Signal_SIGNAL_SIGUSR1 })
 	e.says("ready")
 	e.stop(10)

@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -33,6 +34,11 @@ func TestExecSync(t *testing.T) {
 		r, err := c.tryExec(10, x.script)
 		if err != nil || r.ExitCode != x.code || string(r.Stdout) != x.stdout || string(r.Stderr) != x.stderr {
 			t.Errorf("%s: %d %q %q %v", x.script, r.GetExitCode(), r.GetStdout(), r.GetStderr(), err)
+		}
+	}
+	for _, seconds := range []int64{math.MaxInt64, 18446744074} { // more than a time.Duration holds: they would wrap to -1 s and 0.29 s
+		if r, err := c.tryExec(seconds, "sleep 0.5; exit 4"); err != nil || r.ExitCode != 4 {
+			t.Errorf("with a timeout of %d s: %d %v", seconds, r.GetExitCode(), err)
 		}
 	}
 	n.unchanged(func() {
