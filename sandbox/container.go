@@ -41,7 +41,8 @@ type Container struct {
 	exitCode int
 	reason   string
 	message  string
-	stopped  bool // we sent it a signal
+	stopped  bool      // we sent it a signal
+	starting *starting // nil when no start is in progress
 	spec     *specs.Spec
 	updating *pending      // an update is under way
 	ended    chan struct{} // closed when it is exited or was never started

@@ -203,6 +203,9 @@ func (m *Manager) RemoveContainer(ctx context.Context, id string) error {
 
 func (m *Manager) remove(ctx context.Context, c *Container) error {
 	p := c.pod
+	if err := settle(ctx, c); err != nil {
+		return err
+	}
 	p.mu.Lock()
 	running := c.state == ctrRunning
 	p.mu.Unlock()

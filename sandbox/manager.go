@@ -91,7 +91,7 @@ type Manager struct {
 	events *events
 	labels bool // pods have SELinux levels of their own
 
-	mu      sync.RWMutex
+	mu      sync.RWMutex // a pod's may be held when this one is taken, never the reverse
 	pods    map[string]*Pod
 	ctrs    map[string]*Container
 	joining map[string]*joined // calls in progress, by request

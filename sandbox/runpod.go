@@ -38,16 +38,15 @@ func (m *Manager) RunPod(ctx context.Context, config *criapi.PodSandboxConfig, h
 
 // ready finds the pod that an earlier call with the same metadata made.
 func (m *Manager) ready(key string) *Pod {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	for _, p := range m.pods {
-		if metadataKey(p.Config) == key {
-			p.mu.Lock()
-			ok := p.state == podReady
-			p.mu.Unlock()
-			if ok {
-				return p
-			}
+	for _, p := range m.allPods() {
+		if metadataKey(p.Config) != key {
+			continue
+		}
+		p.mu.Lock()
+		ok := p.state == podReady
+		p.mu.Unlock()
+		if ok {
+			return p
 		}
 	}
 	return nil

@@ -40,38 +40,50 @@ func (m *Manager) StartContainer(ctx context.Context, id string) error {
 
 func (m *Manager) start(ctx context.Context, c *Container) error {
 	p := c.pod
+	work, pl, err := m.beginStart(ctx, c)
+	if err != nil || pl == nil {
+		return err
+	}
+	started, err := m.cfg.Engine.Start(work, engine.StartRequest{ID: c.ID, Pod: p.ID, Plan: pl, Journal: p.journal, Dir: c.dir(), Log: c.Log, Terminal: c.Config.GetTty()})
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.state != podReady {
-		return fmt.Errorf("start container %s: pod sandbox %s is not ready: %w", c.ID, p.ID, ErrState)
+	defer c.settled()
+	if err == nil {
+		c.started = started.At
+		err = c.setState(ctrRunning)
 	}
-	if c.state == ctrRunning {
-		return nil
-	}
-	if c.state != ctrCreated {
-		return fmt.Errorf("start container %s: it is %s: %w", c.ID, c.state, ErrState)
-	}
-	pl, err := m.plan(c)
-	if err != nil {
-		return err
-	}
-	if err := c.setState(ctrStarting); err != nil {
-		return err
-	}
-	started, err := m.cfg.Engine.Start(ctx, engine.StartRequest{ID: c.ID, Pod: p.ID, Plan: pl, Journal: p.journal, Dir: c.dir(), Log: c.Log, Terminal: c.Config.GetTty()})
 	if err != nil {
 		return m.startFailed(ctx, c, err)
-	}
-	c.started = started.At
-	if err := c.setState(ctrRunning); err != nil {
-		return err
 	}
 	m.bury(p)
 	m.tell(p, c.ID, criapi.ContainerEventType_CONTAINER_STARTED_EVENT)
 	return nil
 }
 
-// startFailed records why, gives back what the start made, and words the error.
+// beginStart notes the start and plans it. There is no plan for a container that runs already.
+func (m *Manager) beginStart(ctx context.Context, c *Container) (context.Context, *plan.Plan, error) {
+	p := c.pod
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.state != podReady:
+		return nil, nil, fmt.Errorf("start container %s: pod sandbox %s is not ready: %w", c.ID, p.ID, ErrState)
+	case c.state == ctrRunning:
+		return nil, nil, nil
+	case c.state != ctrCreated:
+		return nil, nil, fmt.Errorf("start container %s: it is %s: %w", c.ID, c.state, ErrState)
+	}
+	pl, err := m.plan(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := c.setState(ctrStarting); err != nil {
+		return nil, nil, err
+	}
+	return c.begin(ctx), pl, nil
+}
+
+// startFailed records why, gives back what the start made, and words the error. Caller holds the pod's mutex.
 func (m *Manager) startFailed(ctx context.Context, c *Container, cause error) error {
 	err := fmt.Errorf("start container %s: %w", short(c.ID), cause)
 	c.reason, c.message, c.exitCode = reasonStartError, err.Error(), startErrorCode
@@ -81,6 +93,7 @@ func (m *Manager) startFailed(ctx context.Context, c *Container, cause error) er
 	}
 	c.started, c.finished = time.Now(), time.Now()
 	err = errors.Join(err, m.releaseProcess(context.WithoutCancel(ctx), c), c.setState(ctrExited))
+	c.state = ctrExited // also where the journal does not take it: it is not starting any more
 	close(c.ended)
 	m.bury(c.pod)
 	m.tell(c.pod, c.ID, criapi.ContainerEventType_CONTAINER_STOPPED_EVENT)
@@ -118,6 +131,9 @@ func (m *Manager) StopContainer(ctx context.Context, id string, timeout int64) e
 		return nil
 	}
 	if err != nil {
+		return err
+	}
+	if err := settle(ctx, c); err != nil {
 		return err
 	}
 	c.pod.mu.Lock()
@@ -173,7 +189,7 @@ func (m *Manager) watchExits() {
 
 func (m *Manager) recordExit(c *Container, x engine.Exit) {
 	p := c.pod
-	p.mu.Lock()
+	c.lockSettled()
 	defer p.mu.Unlock()
 	if c.state != ctrRunning {
 		return // a failed start, which its caller records

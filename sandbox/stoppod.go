@@ -44,6 +44,12 @@ func (m *Manager) stopPod(ctx context.Context, p *Pod) error {
 		p.mu.Unlock()
 		return err
 	}
+	ctrs := slices.Collect(maps.Values(p.containers))
+	p.mu.Unlock()
+	if err := settle(ctx, ctrs...); err != nil {
+		return err
+	}
+	p.mu.Lock()
 	running := p.running()
 	p.mu.Unlock()
 	if err := m.killAll(ctx, running); err != nil {

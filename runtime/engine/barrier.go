@@ -98,7 +98,8 @@ func (r *run) send(msg, oob []byte) error {
 
 // receive waits for init's next message; errEOF when init has ended or execed.
 func (r *run) receive(ctx context.Context) (index int, fds []int, err error) {
-	stop := context.AfterFunc(ctx, func() { _ = r.sync.SetReadDeadline(time.Unix(1, 0)) })
+	end := r.sync // which may be closed and forgotten while that function begins to run
+	stop := context.AfterFunc(ctx, func() { _ = end.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	raw, err := r.sync.SyscallConn()
 	if err != nil {
