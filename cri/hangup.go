@@ -3,26 +3,36 @@ package cri
 import (
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
 // hangups notices that a client has closed its connection, also while nobody reads from it: a command that does not
 // read its stdin stalls the reader, and the end of file waits behind what was sent before.
 //
-// It is one epoll(7) instance, which the Go runtime's own poller waits for: no thread blocks in it.
+// It is one epoll(7) instance, which the Go runtime's own poller waits for: no thread blocks in it. That sees the end
+// of file once it is in our receive buffer; where that is full, see lookAtStalled.
 type hangups struct {
 	epoll *os.File
+	done  chan struct{}
 
-	mu   sync.Mutex
-	next int32
-	told map[int32]func()
+	mu      sync.Mutex
+	next    int32
+	watched map[int32]watched
+}
+
+type watched struct {
+	conn *conn
+	tell func()
 }
 
 func newHangups() (*hangups, error) {
@@ -33,11 +43,11 @@ func newHangups() (*hangups, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create epoll: %w", err)
 	}
-	return &hangups{epoll: os.NewFile(uintptr(fd), "hangups"), told: map[int32]func(){}}, nil
+	return &hangups{epoll: os.NewFile(uintptr(fd), "hangups"), done: make(chan struct{}), watched: map[int32]watched{}}, nil
 }
 
 // add calls f, once, when the other side of c has closed it. Forget is to be called in any case.
-func (h *hangups) add(c syscall.Conn, f func()) (forget func(), err error) {
+func (h *hangups) add(c *conn, f func()) (forget func(), err error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return nil, err
@@ -45,11 +55,11 @@ func (h *hangups) add(c syscall.Conn, f func()) (forget func(), err error) {
 	h.mu.Lock()
 	h.next++ // not the descriptor, which may be another connection's soon
 	id := h.next
-	h.told[id] = f
+	h.watched[id] = watched{c, f}
 	h.mu.Unlock()
 	forget = func() {
 		h.mu.Lock()
-		delete(h.told, id)
+		delete(h.watched, id)
 		h.mu.Unlock()
 		_ = h.control(raw, unix.EPOLL_CTL_DEL, id) // in vain when it is closed
 	}
@@ -96,16 +106,45 @@ func (h *hangups) serve() {
 		}
 		for _, ev := range events[:n] {
 			h.mu.Lock()
-			f := h.told[ev.Fd]
+			w, ok := h.watched[ev.Fd]
 			h.mu.Unlock()
-			if f != nil {
-				f()
+			if ok {
+				w.tell()
 			}
 		}
 	}
 }
 
-func (h *hangups) close() { _ = h.epoll.Close() }
+func (h *hangups) close() {
+	close(h.done)
+	_ = h.epoll.Close()
+}
+
+// stallInterval is how often connections with unread input are looked at.
+const stallInterval = 2 * time.Second
+
+// lookAtStalled notices clients whose end of file does not fit into our full receive buffer: TCP keeps it back until
+// somebody reads, and the kernel gives up the dead client's socket after minutes. But clients are on this machine, and
+// the state of their sockets can be looked up (sock_diag(7)).
+func (h *hangups) lookAtStalled() {
+	tick := time.NewTicker(stallInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-h.done:
+			return
+		case <-tick.C:
+		}
+		h.mu.Lock()
+		all := slices.Collect(maps.Values(h.watched))
+		h.mu.Unlock()
+		for _, w := range all {
+			if w.conn.stalled() && w.conn.clientHasClosed() {
+				w.tell()
+			}
+		}
+	}
+}
 
 type connKey struct{}
 
@@ -130,6 +169,22 @@ type conn struct {
 	*net.TCPConn
 	upgraded atomic.Bool
 	closed   atomic.Bool
+}
+
+func (c *conn) stalled() bool {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return false
+	}
+	unread := 0
+	err = raw.Control(func(fd uintptr) { unread, _ = unix.IoctlGetInt(int(fd), unix.SIOCINQ) })
+	return err == nil && unread > 0
+}
+
+// clientHasClosed looks at the client's socket: what is its local address is our remote one.
+func (c *conn) clientHasClosed() bool {
+	s, err := netlink.SocketGet(c.RemoteAddr(), c.LocalAddr())
+	return err == nil && s.State != netlink.TCP_ESTABLISHED && s.State != netlink.TCP_CLOSE_WAIT
 }
 
 func (c *conn) Close() error {

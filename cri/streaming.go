@@ -75,6 +75,7 @@ func NewStreaming(addr net.Addr, pods Sessions, idle time.Duration, log *slog.Lo
 // Serve accepts connections until Close.
 func (s *Streaming) Serve(l *net.TCPListener) error {
 	go s.hangups.serve()
+	go s.hangups.lookAtStalled()
 	err := s.server.Serve(listener{l})
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil

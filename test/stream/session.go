@@ -1,0 +1,155 @@
+package stream
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+
+	"golang.org/x/net/websocket"
+	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
+	"k8s.io/streaming/pkg/httpstream"
+)
+
+// Want says which streams a session has. A terminal has no Stderr and takes sizes.
+type Want struct{ Stdin, Stdout, Stderr, TTY bool }
+
+// Session is one exec or attachment. Every output must be read: the streams share a connection.
+type Session struct {
+	Stdin          io.WriteCloser
+	Stdout, Stderr io.Reader
+	status         io.Reader
+	sizes          io.Writer
+	close          func()
+	// Conn is the connection below: closing it is what the death of the client does.
+	Conn net.Conn
+}
+
+// Protocol begins a session at the URL that the runtime answered.
+type Protocol func(url string, w Want) (*Session, error)
+
+// Protocols are those that today's clients speak.
+var Protocols = map[string]Protocol{"SPDY": SPDY, "WebSocket": WebSocket}
+
+// SPDY is v4.channel.k8s.io.
+func SPDY(url string, w Want) (*Session, error) {
+	conn, below, err := dialSPDY(url, remotecommand.StreamProtocolV4Name)
+	if err != nil {
+		return nil, err
+	}
+	s := &Session{Conn: below, close: func() { _ = conn.Close() }}
+	for _, x := range []struct {
+		name   string
+		wanted bool
+		set    func(httpstream.Stream)
+	}{
+		{remotecommand.StreamTypeError, true, func(st httpstream.Stream) { s.status = st }},
+		{remotecommand.StreamTypeStdin, w.Stdin, func(st httpstream.Stream) { s.Stdin = st }},
+		{remotecommand.StreamTypeStdout, w.Stdout, func(st httpstream.Stream) { s.Stdout = st }},
+		{remotecommand.StreamTypeStderr, w.Stderr, func(st httpstream.Stream) { s.Stderr = st }},
+		{remotecommand.StreamTypeResize, w.TTY, func(st httpstream.Stream) { s.sizes = st }},
+	} {
+		if !x.wanted {
+			continue
+		}
+		st, err := conn.CreateStream(http.Header{remotecommand.StreamType: {x.name}})
+		if err != nil {
+			s.close()
+			return nil, fmt.Errorf("create stream %s: %w", x.name, err)
+		}
+		x.set(st)
+	}
+	return s, nil
+}
+
+// WebSocket is v5.channel.k8s.io.
+func WebSocket(url string, _ Want) (*Session, error) {
+	ws, below, err := dialWebSocket(url, remotecommand.StreamProtocolV5Name)
+	if err != nil {
+		return nil, err
+	}
+	var writers [remotecommand.StreamErr + 1]*io.PipeWriter
+	var readers [len(writers)]*io.PipeReader
+	for i := range writers {
+		readers[i], writers[i] = io.Pipe()
+	}
+	go func() {
+		for {
+			var frame []byte
+			err := websocket.Message.Receive(ws, &frame)
+			if err != nil {
+				for _, w := range writers {
+					_ = w.CloseWithError(io.EOF)
+				}
+				return
+			}
+			if len(frame) > 1 && int(frame[0]) < len(writers) {
+				_, _ = writers[frame[0]].Write(frame[1:])
+			}
+		}
+	}()
+	return &Session{
+		Conn: below, Stdin: channel{ws, remotecommand.StreamStdIn}, sizes: channel{ws, remotecommand.StreamResize},
+		Stdout: readers[remotecommand.StreamStdOut], Stderr: readers[remotecommand.StreamStdErr], status: readers[remotecommand.StreamErr],
+		close: func() {
+			_ = ws.Close()
+			for _, r := range readers {
+				_ = r.Close()
+			}
+		},
+	}, nil
+}
+
+// channel is what one writes to of a WebSocket's.
+type channel struct {
+	ws *websocket.Conn
+	n  byte
+}
+
+func (c channel) Write(b []byte) (int, error) {
+	if err := websocket.Message.Send(c.ws, append([]byte{c.n}, b...)); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// Close is v5's message that ends one channel.
+func (c channel) Close() error {
+	return websocket.Message.Send(c.ws, []byte{remotecommand.StreamClose, c.n})
+}
+
+// Resize tells the size of the client's window.
+func (s *Session) Resize(width, height uint16) error {
+	return json.NewEncoder(s.sizes).Encode(remotecommand.TerminalSize{Width: width, Height: height})
+}
+
+// Close lets go of the session. It does not wait.
+func (s *Session) Close() { s.close() }
+
+// Wait reads how the session has ended: the exit code of an exec, or an error with the words of the runtime.
+func (s *Session) Wait() (int, error) {
+	defer s.Close()
+	b, err := io.ReadAll(s.status)
+	if err != nil {
+		return 0, fmt.Errorf("read status: %w", err)
+	}
+	var v struct {
+		Status, Message, Reason string
+		Details                 struct {
+			Causes []struct{ Reason, Message string }
+		}
+	}
+	if err := json.Unmarshal(b, &v); err != nil {
+		return 0, fmt.Errorf("read status %q: %w", b, err)
+	}
+	switch {
+	case v.Status == "Success":
+		return 0, nil
+	case v.Reason == remotecommand.NonZeroExitCodeReason && len(v.Details.Causes) == 1:
+		return strconv.Atoi(v.Details.Causes[0].Message)
+	}
+	return 0, errors.New(v.Message)
+}
