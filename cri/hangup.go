@@ -205,7 +205,7 @@ func (c *conn) Close() error {
 
 func (c *conn) Read(b []byte) (int, error) {
 	if c.closed.Load() {
-		return 0, net.ErrClosed
+		return 0, io.EOF
 	}
 	return c.TCPConn.Read(b)
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -16,10 +17,16 @@ import (
 
 	"google.golang.org/grpc/codes"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
 
 	"github.com/cri-mini/cri-mini/sandbox"
 	"github.com/cri-mini/cri-mini/test/stream"
 )
+
+func TestMain(m *testing.M) {
+	klog.SetSlogLogger(slog.New(slog.DiscardHandler)) // the library's words about clients that die
+	os.Exit(m.Run())
+}
 
 // pods stands in for the sandbox manager: no container is needed for what this package does.
 type pods struct {
@@ -111,8 +118,11 @@ func talk(x *stream.Session) error {
 	said, err := io.ReadAll(io.LimitReader(x.Stdout, 5))
 	reading.Wait()
 	code, waitErr := x.Wait()
-	if string(said) != "hello" || string(told) != "bye" || code != 7 || err != nil || waitErr != nil {
-		return fmt.Errorf("%q %q, exit code %d, %v, %v", said, told, code, err, waitErr)
+	if err := errors.Join(err, waitErr); err != nil {
+		return err
+	}
+	if string(said) != "hello" || string(told) != "bye" || code != 7 {
+		return fmt.Errorf("%q %q, exit code %d", said, told, code)
 	}
 	return nil
 }
@@ -127,7 +137,9 @@ func TestExecByEachProtocol(t *testing.T) {
 }
 
 func TestErrorsReachTheClient(t *testing.T) {
-	s := serveStreams(t, pods{exec: func(context.Context, bool, sandbox.Streams) (int, error) { return 0, errors.New("op 9 exec: no such file") }})
+	s := serveStreams(t, pods{exec: func(context.Context, bool, sandbox.Streams) (int, error) {
+		return 0, errors.New("op 9 exec: no such file")
+	}})
 	eachProtocol(t, func(t *testing.T, p stream.Protocol) {
 		if _, err := begin(t, s, p, all).Wait(); err == nil || !strings.Contains(err.Error(), "op 9 exec: no such file") {
 			t.Errorf("the session ended with %v", err)

@@ -17,7 +17,7 @@ import (
 // Want says which streams a session has. A terminal has no Stderr and takes sizes.
 type Want struct{ Stdin, Stdout, Stderr, TTY bool }
 
-// Session is one exec or attachment. Every output must be read: the streams share a connection.
+// Session is one exec or attachment. Every output must be read in the end: the streams share a connection.
 type Session struct {
 	Stdin          io.WriteCloser
 	Stdout, Stderr io.Reader
@@ -71,23 +71,24 @@ func WebSocket(url string, _ Want) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	var writers [remotecommand.StreamErr + 1]*io.PipeWriter
-	var readers [len(writers)]*io.PipeReader
-	for i := range writers {
-		readers[i], writers[i] = io.Pipe()
+	var frames [remotecommand.StreamErr + 1]chan []byte
+	var readers [len(frames)]*io.PipeReader
+	for i := range frames {
+		frames[i] = make(chan []byte, framesAhead)
+		readers[i] = drain(frames[i])
 	}
 	go func() {
 		for {
 			var frame []byte
 			err := websocket.Message.Receive(ws, &frame)
 			if err != nil {
-				for _, w := range writers {
-					_ = w.CloseWithError(io.EOF)
+				for _, ch := range frames {
+					close(ch)
 				}
 				return
 			}
-			if len(frame) > 1 && int(frame[0]) < len(writers) {
-				_, _ = writers[frame[0]].Write(frame[1:])
+			if len(frame) > 1 && int(frame[0]) < len(frames) {
+				frames[frame[0]] <- frame[1:]
 			}
 		}
 	}()
@@ -101,6 +102,21 @@ func WebSocket(url string, _ Want) (*Session, error) {
 			}
 		},
 	}, nil
+}
+
+// framesAhead is how many of a WebSocket's frames may wait to be read in one channel before all of them wait.
+const framesAhead = 16
+
+// drain makes a reader of a channel's frames. When it is closed, they are swallowed.
+func drain(frames <-chan []byte) *io.PipeReader {
+	r, w := io.Pipe()
+	go func() {
+		for f := range frames {
+			_, _ = w.Write(f)
+		}
+		_ = w.Close()
+	}()
+	return r
 }
 
 // channel is what one writes to of a WebSocket's.
