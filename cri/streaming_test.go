@@ -84,6 +84,7 @@ func begin(t *testing.T, s *Server, p stream.Protocol, w stream.Want) *stream.Se
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(session.Close)
 	return session
 }
 
@@ -106,6 +107,7 @@ var all = stream.Want{Stdin: true, Stdout: true, Stderr: true}
 
 // talk has a whole session with echo.
 func talk(x *stream.Session) error {
+	defer x.Close() // at once, for the next 2000
 	var told []byte
 	var reading sync.WaitGroup
 	reading.Go(func() { told, _ = io.ReadAll(io.LimitReader(x.Stderr, 3)) })

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -62,7 +61,7 @@ func TestAttach(t *testing.T) {
 		if err := one.Stdin.Close(); err != nil {
 			n.t.Fatal(err)
 		}
-		if code, err := one.Wait(); code != 0 || err != nil {
+		if _, _, code, err := finish(one); code != 0 || err != nil {
 			n.t.Errorf("the first attachment ended with %d, %v", code, err)
 		}
 		ask(n.t, two, "third")
@@ -103,19 +102,11 @@ func TestAttachStdinOnce(t *testing.T) {
 			}
 			c.mustEnd(8, "Error")
 			if x.name != "dies" {
-				if code, err := s.Wait(); code != 0 || err != nil {
+				if _, _, code, err := finish(s); code != 0 || err != nil {
 					t.Errorf("ended with %d, %v", code, err)
 				}
 			}
 		})
-	}
-}
-
-// again stops the daemon and starts it.
-func (n *node) again() {
-	n.t.Helper()
-	if err := errors.Join(n.Stop(), n.Start()); err != nil {
-		n.t.Fatal(err)
 	}
 }
 
@@ -187,7 +178,7 @@ func TestAttachTerminal(t *testing.T) {
 		if err := s.Stdin.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if code, err := s.Wait(); code != 0 || err != nil {
+		if _, _, code, err := finish(s); code != 0 || err != nil {
 			t.Errorf("ended with %d, %v", code, err)
 		}
 	}
@@ -206,8 +197,14 @@ func TestAttachSlowReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.says("end")
-	if got := len(entries(t, c.log)); got != lines+1 {
-		t.Errorf("the log has %d lines, want %d", got, lines+1)
+	logged := 0
+	for _, e := range entries(t, c.log) {
+		if e.tag == "F" { // the end of a line
+			logged++
+		}
+	}
+	if logged != lines+1 {
+		t.Errorf("the log has %d lines, want %d", logged, lines+1)
 	}
 	_ = starter.Conn.Close()
 	if stdout, _, _, err := finish(slow); err == nil || !strings.Contains(err.Error(), "reads too slowly") || !strings.HasPrefix(stdout, "0123456789abcdef\n") {

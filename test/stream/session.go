@@ -142,12 +142,12 @@ func (s *Session) Resize(width, height uint16) error {
 	return json.NewEncoder(s.sizes).Encode(remotecommand.TerminalSize{Width: width, Height: height})
 }
 
-// Close lets go of the session. It does not wait.
+// Close lets go of the session. It waits for nothing.
 func (s *Session) Close() { s.close() }
 
-// Wait reads how the session has ended: the exit code of an exec, or an error with the words of the runtime.
+// Wait reads how the session has ended: the exit code of an exec, or an error with the words of the runtime. Outputs
+// may still have something to read.
 func (s *Session) Wait() (int, error) {
-	defer s.Close()
 	b, err := io.ReadAll(s.status)
 	if err != nil {
 		return 0, fmt.Errorf("read status: %w", err)

@@ -1,0 +1,156 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cri-mini/cri-mini/internal/linux"
+	"github.com/cri-mini/cri-mini/runtime/plan"
+	"github.com/cri-mini/cri-mini/runtime/wire"
+)
+
+// ExecRequest describes an exec in a running container.
+type ExecRequest struct {
+	ID, Container  string
+	Plan           *plan.Plan // opens "pidfd", and "stdin", "stdout" and "stderr" or a terminal
+	Timeout        time.Duration
+	Stdin          io.Reader // nil: /dev/null, or a terminal on which nobody types
+	Stdout, Stderr io.Writer // nil: discarded
+	Terminal       bool
+	Sizes          iter.Seq[WindowSize] // of the terminal, as they come; nil for none
+}
+
+// Exec runs a command in a container and waits for it. The writers get its output, at their pace; a writer's
+// error stops the copy of that stream only. A process that the command left behind and that holds the pipes does
+// not delay the return. A read of Stdin may outlast the return. When the time is up the monitor kills the command
+// with all it started and TimedOut is set; when the context ends, we do (see hangUp).
+func (e *Engine) Exec(ctx context.Context, req ExecRequest) (x Exit, err error) {
+	err = e.whileNotBegun(ctx, func() error { x, err = e.execOnce(ctx, req); return err })
+	return x, err
+}
+
+func (e *Engine) execOnce(ctx context.Context, req ExecRequest) (Exit, error) {
+	e.mu.Lock()
+	target := e.procs[req.Container]
+	if target == nil || target.pidfd == nil || target.ended() {
+		e.mu.Unlock()
+		return Exit{}, ErrGone
+	}
+	monitor := target.client
+	e.mu.Unlock()
+	r := e.newRun(req.ID, "", req.Plan, nil)
+	defer r.close()
+	std, err := newStdio(&req)
+	defer std.close()
+	if err != nil {
+		return Exit{}, err
+	}
+	pidfd, err := e.dupPidfd(target)
+	if err != nil {
+		return Exit{}, err
+	}
+	defer unix.Close(pidfd)
+	r.given["pidfd"] = pidfd
+	std.give(r)
+	proc := &process{id: req.ID, pod: target.pod, kind: wire.Exec, client: monitor, done: make(chan struct{})}
+	if err := r.makeKillDir(); err != nil {
+		return Exit{}, err
+	}
+	defer r.dropKillDir()
+	if err := e.launch(ctx, r, proc, req.Timeout); err != nil {
+		return Exit{}, err
+	}
+	r.close() // our copies of its pipes
+	std.start()
+	defer e.Ack(req.ID)
+	return e.finishExec(ctx, proc, std)
+}
+
+// dupPidfd: the process may end, and its pidfd be closed, at any time.
+func (e *Engine) dupPidfd(p *process) (int, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if p.pidfd == nil {
+		return -1, ErrGone
+	}
+	fd, err := unix.FcntlInt(p.pidfd.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("duplicate pidfd: %w", err)
+	}
+	return fd, nil
+}
+
+func (e *Engine) finishExec(ctx context.Context, proc *process, std stdio) (Exit, error) {
+	select {
+	case <-proc.done:
+	case <-ctx.Done():
+		e.hangUp(proc)
+		std.close() // whoever was to read has gone: no writer may wait
+		std.finish()
+		return proc.exit, context.Cause(ctx)
+	}
+	std.finish()
+	return proc.exit, nil
+}
+
+// hangUpGrace is how long a command may take to end on SIGHUP.
+const hangUpGrace = time.Second
+
+// hangUp ends an exec whose client has gone, with all that it started if that is in a group of its own.
+func (e *Engine) hangUp(proc *process) {
+	_ = e.Signal(proc.id, unix.SIGHUP)
+	select {
+	case <-proc.done:
+	case <-time.After(hangUpGrace):
+	}
+	linux.KillGroup(proc.killDir)
+	_ = e.Signal(proc.id, unix.SIGKILL)
+	<-proc.done
+}
+
+// killDir is the cgroup directory that holds all that an exec starts: the group it joins under that name.
+func (r *run) killDir() string {
+	for i := range r.plan.Ops {
+		if op := &r.plan.Ops[i]; op.Kind == plan.OpenFile && filepath.Base(filepath.Dir(op.Str[0])) == "exec-"+r.id {
+			return filepath.Dir(op.Str[0])
+		}
+	}
+	return ""
+}
+
+// makeKillDir makes the tracking group of an exec with a timeout: one directory in one hierarchy.
+func (r *run) makeKillDir() error {
+	dir := r.killDir()
+	if dir == "" {
+		return nil
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("make group of exec: %w", err)
+	}
+	return nil
+}
+
+func (r *run) dropKillDir() {
+	dir := r.killDir()
+	if dir == "" || !errors.Is(os.Remove(dir), unix.EBUSY) {
+		return
+	}
+	// What was killed leaves soon. While something that the command left behind lives in it, the group stays, and goes
+	// with the container's.
+	go func() {
+		for range 20 {
+			time.Sleep(50 * time.Millisecond)
+			if !errors.Is(os.Remove(dir), unix.EBUSY) {
+				return
+			}
+		}
+	}()
+}
