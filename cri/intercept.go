@@ -75,7 +75,7 @@ func code(err error) codes.Code {
 		code codes.Code
 	}{
 		{status.Code(err) != codes.Unknown, status.Code(err)},
-		{errors.Is(err, sandbox.ErrInvalid) || errors.Is(err, image.ErrInvalidReference), codes.InvalidArgument},
+		{errors.Is(err, sandbox.ErrInvalid) || errors.Is(err, sandbox.ErrTooLarge) || errors.Is(err, image.ErrInvalidReference), codes.InvalidArgument},
 		{errors.Is(err, sandbox.ErrNotFound) || errors.Is(err, image.ErrNotFound), codes.NotFound},
 		{errors.Is(err, sandbox.ErrState) || errors.Is(err, sandbox.ErrGone) || errors.Is(err, image.ErrPlatform) || errors.Is(err, image.ErrUnsupported), codes.FailedPrecondition},
 		{errors.Is(err, sandbox.ErrTimeout) || errors.Is(err, context.DeadlineExceeded), codes.DeadlineExceeded},

@@ -30,8 +30,9 @@ var (
 	ErrInvalid  = errors.New("invalid argument")
 	ErrState    = errors.New("wrong state")
 	ErrTimeout  = errors.New("deadline exceeded")
-	ErrGone     = engine.ErrGone  // the process has ended meanwhile
-	ErrFull     = journal.ErrFull // no space for the journal: no new pods, but Stop and Remove work
+	ErrGone     = engine.ErrGone      // the process has ended meanwhile
+	ErrTooLarge = journal.ErrTooLarge // a config with more annotations, environment … than a record holds
+	ErrFull     = journal.ErrFull     // no space for the journal: no new pods, but Stop and Remove work
 
 	ErrNotDirectory = errors.New("is not a directory") // of a part of an image
 )

@@ -156,7 +156,7 @@ func (m *Manager) writeFiles(p *Pod) error {
 	node, _ := os.Hostname()
 	name, err := oci.Hostname(p.Config, node)
 	if err != nil {
-		return err
+		return invalid(err)
 	}
 	var hosts []byte
 	var ips []string
@@ -167,7 +167,7 @@ func (m *Manager) writeFiles(p *Pod) error {
 	}
 	resolv, _ := os.ReadFile("/etc/resolv.conf") // a host without one gives its pods an empty one
 	if resolv, err = oci.ResolvConf(p.Config, resolv); err != nil {
-		return err
+		return invalid(err)
 	}
 	for file, content := range map[string][]byte{"hosts": oci.HostsFile(name, ips, hosts), "hostname": oci.HostnameFile(name), "resolv.conf": resolv} {
 		if err := os.WriteFile(filepath.Join(p.dir, file), content, 0o644); err != nil {

@@ -20,6 +20,10 @@ import (
 // aside when the object was intended.
 var ErrFull = errors.New("no space left for the journal")
 
+// ErrTooLarge says that one record alone is more than the journal takes.
+// Nothing was written.
+var ErrTooLarge = errors.New("too large")
+
 // ErrEmpty says that the daemon died while it created the journal: no object can
 // exist. It is an [fs.ErrNotExist] too, because the caller does the same for
 // both, it removes what directory there is.

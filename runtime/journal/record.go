@@ -69,8 +69,8 @@ func encode(r *record) ([]byte, error) {
 	}
 	line := b.Bytes()
 	if len(line) > maxRecord {
-		return nil, fmt.Errorf("encode %s record %s %s: %d bytes are more than the %d of a record",
-			r.Verb, r.Kind, r.Name, len(line), maxRecord)
+		return nil, fmt.Errorf("encode %s record %s %s: %w: %d bytes are more than the %d of a record",
+			r.Verb, r.Kind, r.Name, ErrTooLarge, len(line), maxRecord)
 	}
 	sum(line[:len(line)-1])
 	return line, nil

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -28,6 +29,12 @@ func TestPodWithBadInput(t *testing.T) {
 		{name: "host port out of range", mod: func(c *criapi.PodSandboxConfig) {
 			c.PortMappings = []*criapi.PortMapping{{ContainerPort: 80, HostPort: 70000}}
 		}, code: codes.InvalidArgument, says: []string{"host", "70000"}},
+		{name: "name server that is two lines", mod: func(c *criapi.PodSandboxConfig) {
+			c.DnsConfig = &criapi.DNSConfig{Servers: []string{"10.0.0.1\nnameserver 10.6.6.6"}}
+		}, code: codes.InvalidArgument, says: []string{"dns_config.servers[0]"}},
+		{name: "annotations that no record holds", mod: func(c *criapi.PodSandboxConfig) {
+			c.Annotations = map[string]string{"a": strings.Repeat("x", 1<<20)}
+		}, code: codes.InvalidArgument, says: []string{"too large", "bytes are more than"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			n := &node{n.Daemon, t}
