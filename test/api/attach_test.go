@@ -69,6 +69,7 @@ func TestAttach(t *testing.T) {
 	})
 	c.says("say: got third")
 	last := c.attach(stream.SPDY, output)
+	time.Sleep(500 * time.Millisecond) // the answer to the client comes before the attachment is made
 	c.stop(0)
 	if _, _, code, err := finish(last); code != 0 || err != nil {
 		t.Errorf("with the container's end an attachment ended with %d, %v", code, err)
