@@ -132,6 +132,10 @@ var upstreamDigest = regexp.MustCompile(`"test-image-digest@sha256:[0-9a-f]{64}"
 // writes a go.mod that uses it: no build of ours can have the digest of
 // upstream's image. (go build -overlay refuses files of the module cache.)
 func copyCriTools(ctx context.Context, module, work, digest string) (modfile, version string, err error) {
+	// go list gives a module that nobody has downloaded yet no directory.
+	if _, err := goTool(ctx, "mod", "download", criTools); err != nil {
+		return "", "", err
+	}
 	out, err := goTool(ctx, "list", "-m", "-f", "{{.Version}} {{.Dir}}", criTools)
 	if err != nil {
 		return "", "", err
