@@ -52,16 +52,17 @@ nonsense
 
 func TestCgroupsOfSystemdAreNotOurs(t *testing.T) {
 	root := t.TempDir()
-	for _, d := range []string{"kubepods/podx/c", "system.slice/ssh.service", "system.slice/cri-mini.service", "user.slice/user-0.slice"} {
+	for _, d := range []string{"kubepods/podx/c", "system.slice/ssh.service", "system.slice/cri-mini.service", "user.slice/user-0.slice", "jobs/1", "jobs/cri-mini-left"} {
 		if err := os.MkdirAll(filepath.Join(root, d), 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
 	var got []string
-	for _, d := range directoriesBelow(root) {
+	theirs := append([]string{"/system.slice", "/user.slice"}, parents("1:cpu:/\n4:memory:/jobs/2\n0::/\n")...)
+	for _, d := range directoriesBelow(root, theirs) {
 		got = append(got, strings.TrimPrefix(d, root))
 	}
-	want := []string{"/kubepods", "/kubepods/podx", "/kubepods/podx/c", "/system.slice", "/system.slice/cri-mini.service", "/user.slice"}
+	want := []string{"/jobs", "/jobs/cri-mini-left", "/kubepods", "/kubepods/podx", "/kubepods/podx/c", "/system.slice", "/system.slice/cri-mini.service", "/user.slice"}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}

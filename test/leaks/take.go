@@ -64,13 +64,18 @@ func parseMounts(data string) []string {
 	return found
 }
 
-// cgroups are all directories of all hierarchies, less those of a running systemd:
-// sessions and services come and go while a test runs.
+// cgroups are all directories of all hierarchies, less those of a running systemd
+// and of what started us: sessions and services come and go while a test runs.
 func cgroups() ([]string, error) {
 	data, err := os.ReadFile("/proc/thread-self/mountinfo")
 	if err != nil {
 		return nil, err
 	}
+	own, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return nil, err
+	}
+	theirs := append([]string{"/system.slice", "/user.slice", "/init.scope"}, parents(string(own))...)
 	var found []string
 	for line := range strings.Lines(string(data)) {
 		before, after, _ := strings.Cut(line, " - ")
@@ -78,20 +83,35 @@ func cgroups() ([]string, error) {
 		if len(f) < 5 || !strings.HasPrefix(after, "cgroup") {
 			continue
 		}
-		found = append(found, directoriesBelow(f[4])...)
+		found = append(found, directoriesBelow(f[4], theirs)...)
 	}
 	return found, nil
 }
 
-func directoriesBelow(root string) []string {
+// parents are the groups in which whoever started us keeps one group for each of
+// those that it starts (cgroups(7), /proc/pid/cgroup): what is beside ours is theirs.
+func parents(own string) []string {
+	var found []string
+	for line := range strings.Lines(own) {
+		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if dir := filepath.Dir(f[len(f)-1]); len(f) == 3 && dir != "/" && dir != "." {
+			found = append(found, dir)
+		}
+	}
+	return found
+}
+
+// directoriesBelow root are those of its hierarchy, but for what is in theirs and
+// does not bear a name of ours.
+func directoriesBelow(root string, theirs []string) []string {
 	var found []string
 	_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() || path == root {
 			return nil //nolint:nilerr // it went while we looked
 		}
 		rel := strings.TrimPrefix(path, root)
-		for _, theirs := range []string{"/system.slice/", "/user.slice/", "/init.scope"} {
-			if strings.HasPrefix(rel, theirs) && !ours.MatchString(rel) {
+		for _, dir := range theirs {
+			if strings.HasPrefix(rel, dir+"/") && !ours.MatchString(rel) {
 				return filepath.SkipDir
 			}
 		}
