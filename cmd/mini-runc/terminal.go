@@ -52,13 +52,15 @@ func foreground(ctx context.Context, launch func(context.Context, func(*os.File)
 	return code, err
 }
 
-// signals passes on what this process gets. Before there is a process, the ones that end programs cancel the start.
+// signals passes on what this process gets. Before there is a process, the ones that end programs cancel the start;
+// where that comes too late, the process gets the last of them.
 type signals struct {
 	ch     chan os.Signal
 	cancel context.CancelFunc
 	mu     sync.Mutex
 	p      *engine.Process
 	t      *terminal
+	early  unix.Signal // what has cancelled the start, 0 for nothing
 }
 
 func watchSignals(cancel context.CancelFunc) *signals {
@@ -74,8 +76,8 @@ func watchSignals(cancel context.CancelFunc) *signals {
 
 func (s *signals) handle(sig unix.Signal) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	p, t := s.p, s.t
-	s.mu.Unlock()
 	switch sig {
 	case unix.SIGCHLD, unix.SIGURG, unix.SIGPIPE: // children; Go's own; a reader of ours that has gone
 	case unix.SIGWINCH:
@@ -84,6 +86,7 @@ func (s *signals) handle(sig unix.Signal) {
 		}
 	case unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT:
 		if p == nil {
+			s.early = sig
 			s.cancel()
 			return
 		}
@@ -98,6 +101,9 @@ func (s *signals) handle(sig unix.Signal) {
 func (s *signals) forward(p *engine.Process, t *terminal) {
 	s.mu.Lock()
 	s.p, s.t = p, t
+	if s.early != 0 {
+		_ = p.Signal(s.early)
+	}
 	s.mu.Unlock()
 	t.resize()
 }

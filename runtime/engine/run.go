@@ -157,6 +157,13 @@ func (r *run) awaitEnd(ctx context.Context) error {
 		return nil
 	}
 	_, _, err := r.receive(ctx)
+	if err != nil && ctx.Err() != nil && r.atEnd() {
+		// Given up at the very end: the program may run already, and only the end of file tells.
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), execLimit)
+		defer cancel()
+		_ = r.sync.SetReadDeadline(time.Time{})
+		_, _, err = r.receive(late)
+	}
 	if err == nil {
 		return errors.New("init sent a message where it should have ended")
 	}
@@ -165,10 +172,18 @@ func (r *run) awaitEnd(ctx context.Context) error {
 	}
 	_ = r.sync.Close()
 	r.sync = nil
-	if int(r.page.Load32(plan.ProgressAtOp)) == r.next && r.page.Load32(plan.ProgressAtErrno) == 0 {
+	if r.atEnd() {
 		return nil
 	}
 	return r.failure()
+}
+
+// execLimit is how long a caller who has given up still waits for an execve(2) that is under way.
+const execLimit = time.Second
+
+// atEnd tells that init is at the op that is next, the last of its side, and has met no error there.
+func (r *run) atEnd() bool {
+	return int(r.page.Load32(plan.ProgressAtOp)) == r.next && r.page.Load32(plan.ProgressAtErrno) == 0
 }
 
 // pid is the process that stays: the one that a Fork left, or the cloned one.
