@@ -4,16 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
-
-	"github.com/cri-mini/cri-mini/netns/bridge"
 )
 
 // IfName is the pod's interface, as kubelet and every CNI runtime have it.
@@ -31,10 +27,25 @@ type Request struct {
 	// Annotations: kubernetes.io/{ingress,egress}-bandwidth are read, and plugins
 	// that declare io.kubernetes.cri.pod-annotations get them all.
 	Annotations map[string]string
+	// CgroupParent of the pod, for plugins that declare cgroupPath.
+	CgroupParent string
+	// Sysctls of the pod: one that turns IPv6 off has the built-in network give it none.
+	Sysctls map[string]string
+}
+
+// noIPv6: the pod wants none on any interface. By the time a pod is attached its
+// sysctls are set, and the kernel refuses an address.
+func (r Request) noIPv6() bool {
+	for _, name := range []string{"net.ipv6.conf.all.disable_ipv6", "net.ipv6.conf.default.disable_ipv6"} {
+		if v := r.Sysctls[name]; v != "" && v != "0" {
+			return true
+		}
+	}
+	return false
 }
 
 // PortMapping is CRI's: HostPort 0 asks for nothing, Protocol "" is TCP, HostIP
-// "", 0.0.0.0 and :: are every address of the host.
+// "" is every address of the host, 0.0.0.0 every IPv4 and :: every IPv6 one.
 type PortMapping struct {
 	Protocol      string
 	ContainerPort int32
@@ -79,9 +90,17 @@ func (n *Network) Prepare(r Request) (*Attachment, error) {
 	if err != nil {
 		return nil, fmt.Errorf("prepare network of pod %s: %w", r.PodID, err)
 	}
+	if c.mode == ModeBuiltin && r.noIPv6() {
+		n.mu.Lock()
+		c, err = n.builtinChoice(only4(n.subnets()))
+		n.mu.Unlock()
+		if err != nil {
+			return nil, fmt.Errorf("prepare network of pod %s: %w", r.PodID, err)
+		}
+	}
 	caps, err := n.capabilities(r)
 	if err != nil {
-		return nil, &RequestError{err}
+		return nil, &RequestError{fmt.Errorf("pod config: %w", err)}
 	}
 	return &Attachment{
 		PodID: r.PodID, Mode: c.mode, Network: c.list.Name, Conflist: c.list.Bytes,
@@ -96,113 +115,13 @@ func (n *Network) Prepare(r Request) (*Attachment, error) {
 	}, nil
 }
 
-// RequestError is a pod's wish that no network can fulfil as it is written; its words name the field.
+// RequestError is a wish that no network can fulfil as it is written; its words name the field.
 type RequestError struct{ Err error }
 
-func (e *RequestError) Error() string { return "pod config: " + e.Err.Error() }
+func (e *RequestError) Error() string { return e.Err.Error() }
 
 // Unwrap gives what is wrong.
 func (e *RequestError) Unwrap() error { return e.Err }
-
-func (n *Network) capabilities(r Request) (map[string]json.RawMessage, error) {
-	args := map[string]any{}
-	ports, err := portMappings(r.Ports)
-	if err != nil {
-		return nil, err
-	}
-	if len(ports) > 0 {
-		args["portMappings"] = ports
-	}
-	bw, err := bandwidth(r.Annotations)
-	if err != nil {
-		return nil, err
-	}
-	if bw != nil {
-		args["bandwidth"] = bw
-	}
-	if len(r.DNS.Servers)+len(r.DNS.Searches)+len(r.DNS.Options) > 0 {
-		args["dns"] = r.DNS
-	}
-	if len(r.Annotations) > 0 {
-		args["io.kubernetes.cri.pod-annotations"] = r.Annotations
-	}
-	if ranges := n.ipRanges(); len(ranges) > 0 {
-		args["ipRanges"] = ranges
-	}
-	out := map[string]json.RawMessage{}
-	for k, v := range args {
-		if out[k], err = json.Marshal(v); err != nil {
-			return nil, fmt.Errorf("encode capability %s: %w", k, err)
-		}
-	}
-	return out, nil
-}
-
-type ipRange struct {
-	Subnet netip.Prefix `json:"subnet"`
-}
-
-// ipRanges is the ipRanges capability: one set of ranges per address family.
-func (n *Network) ipRanges() [][]ipRange {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	var out [][]ipRange
-	for _, p := range n.state.PodCIDRs {
-		out = append(out, []ipRange{{p}})
-	}
-	return out
-}
-
-// portMappings validates CRI's list and brings it into CNI's form. What is
-// listed twice (two containers naming the same port) counts once.
-func portMappings(in []PortMapping) ([]bridge.PortMapping, error) {
-	type key struct {
-		proto, ip string
-		port      int32
-	}
-	seen := map[key]int32{}
-	var out []bridge.PortMapping
-	for i, p := range in {
-		if p.HostPort == 0 {
-			continue
-		}
-		field := fmt.Sprintf("port_mappings[%d]", i)
-		proto := strings.ToLower(p.Protocol)
-		switch proto {
-		case "":
-			proto = "tcp"
-		case "tcp", "udp", "sctp":
-		default:
-			return nil, fmt.Errorf("%s.protocol: %q is none of TCP, UDP, SCTP", field, p.Protocol)
-		}
-		if p.HostPort < 1 || p.HostPort > 65535 {
-			return nil, fmt.Errorf("%s.host_port: %d is not between 1 and 65535", field, p.HostPort)
-		}
-		if p.ContainerPort < 1 || p.ContainerPort > 65535 {
-			return nil, fmt.Errorf("%s.container_port: %d is not between 1 and 65535", field, p.ContainerPort)
-		}
-		ip := ""
-		if p.HostIP != "" {
-			a, err := netip.ParseAddr(p.HostIP)
-			if err != nil {
-				return nil, fmt.Errorf("%s.host_ip: %q is no IP address", field, p.HostIP)
-			}
-			if a = a.Unmap(); !a.IsUnspecified() {
-				ip = a.String()
-			}
-		}
-		k := key{proto, ip, p.HostPort}
-		if before, ok := seen[k]; ok {
-			if before != p.ContainerPort {
-				return nil, fmt.Errorf("%s.host_port: %d/%s leads to container ports %d and %d", field, p.HostPort, proto, before, p.ContainerPort)
-			}
-			continue
-		}
-		seen[k] = p.ContainerPort
-		out = append(out, bridge.PortMapping{HostPort: int(p.HostPort), ContainerPort: int(p.ContainerPort), Protocol: proto, HostIP: ip})
-	}
-	return out, nil
-}
 
 // call is what libcni needs to know for one attachment.
 type call struct {

@@ -4,16 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/vishvananda/netlink"
 )
 
 // write puts a file into dir, making dir.
@@ -34,81 +31,8 @@ func script(t testing.TB, dir, body string) (change func(*Config)) {
 	t.Helper()
 	write(t, filepath.Join(dir, "bin"), "fake", "#!/bin/sh\n"+body, 0o755)
 	write(t, filepath.Join(dir, "net.d"), "10.conflist", `{"cniVersion":"1.0.0","name":"fakenet","plugins":[
-		{"type":"fake","capabilities":{"portMappings":true,"bandwidth":true,"dns":true,"ipRanges":true}}]}`, 0o644)
+		{"type":"fake","capabilities":{"portMappings":true,"bandwidth":true,"dns":true,"ipRanges":true,"cgroupPath":true,"io.kubernetes.cri.pod-annotations":true}}]}`, 0o644)
 	return func(c *Config) { c.Mode, c.BinDirs = ModeCNI, []string{filepath.Join(dir, "bin")} }
-}
-
-func TestDebianPlugins(t *testing.T) {
-	for _, plugin := range []string{"bridge", "portmap", "host-local"} {
-		if _, err := os.Stat("/usr/lib/cni/" + plugin); err != nil {
-			t.Skip("needs CNI plugins: apt-get install containernetworking-plugins iptables")
-		}
-	}
-	if _, err := exec.LookPath("iptables"); err != nil {
-		t.Skip("needs iptables: apt-get install iptables")
-	}
-	dir := host(t)
-	away := outside(t)
-	netd := filepath.Join(dir, "net.d")
-	file := write(t, netd, "10-test.conflist", fmt.Sprintf(`{"cniVersion":"1.0.0","name":"test","plugins":[
-		{"type":"bridge","bridge":"cni-test0","isGateway":true,"ipMasq":true,"hairpinMode":true,
-		 "ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":"10.22.0.0/24"}]],"routes":[{"dst":"0.0.0.0/0"}]}},
-		{"type":"portmap","capabilities":{"portMappings":true},"snat":true}]}`, filepath.Join(dir, "ipam")), 0o644)
-	n := network(t, dir, func(c *Config) { c.Mode = ModeCNI })
-	t.Cleanup(func() {
-		if l, err := netlink.LinkByName("cni-test0"); err == nil {
-			_ = netlink.LinkDel(l)
-		}
-	})
-	if s := n.Status(ctx); !s.Ready || s.Mode != ModeCNI {
-		t.Fatalf("status %+v", s)
-	}
-	a := attach(t, n, "a", PortMapping{ContainerPort: 80, HostPort: 8088})
-	if a.ip() != "10.22.0.2" || a.att.Mode != ModeCNI || a.att.Network != "test" {
-		t.Errorf("attachment %+v", a.att)
-	}
-	serve(t, a.ns, "tcp4", ":80", "a")
-	serve(t, away, "tcp4", ":82", "away")
-	want(t, "host to pod", ask(t, "", "tcp", a.ip()+":80"), "a ")
-	want(t, "host port from outside", ask(t, away, "tcp", hostIP+":8088"), "a ")
-	want(t, "host port on 127.0.0.1", ask(t, "", "tcp", "127.0.0.1:8088"), "a ")
-	want(t, "pod to outside", ask(t, a.ns, "tcp", outsideIP+":82"), "away "+hostIP)
-	// Debian's portmap 1.1.1 looks for its IPv6 rules in IPv4-only pods as well.
-	if err := n.Check(ctx, a.att); err != nil && !strings.Contains(err.Error(), "portmap CHECK: could not check ipv6 dnat") {
-		t.Error(err)
-	}
-	if err := n.Attach(ctx, a.att); err != nil { // retried: DEL, ADD
-		t.Fatal(err)
-	}
-	want(t, "after the second attach", ask(t, "", "tcp", "127.0.0.1:8088"), "a ")
-
-	// The conflist is gone, libcni's cache is gone, the namespace is gone, the
-	// daemon is new: the record alone must do.
-	record, err := json.Marshal(a.att)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(os.Remove(file), os.RemoveAll(filepath.Join(dir, "results"))); err != nil {
-		t.Fatal(err)
-	}
-	dropNS(t, a.ns)
-	n = network(t, dir, func(c *Config) { c.Mode = ModeCNI })
-	if s := n.Status(ctx); s.Ready || !strings.Contains(s.Message, netd) {
-		t.Errorf("status without conflist %+v, want not ready naming %s", s, netd)
-	}
-	var att Attachment
-	if err := json.Unmarshal(record, &att); err != nil {
-		t.Fatal(err)
-	}
-	for range 2 {
-		if err := n.Detach(ctx, &att); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want(t, "host port after detach", ask(t, "", "tcp", "127.0.0.1:8088"), "")
-	if left, _ := filepath.Glob(filepath.Join(dir, "ipam", "test", "10.*")); len(left) > 0 {
-		t.Errorf("host-local leases left: %v", left)
-	}
 }
 
 func TestPluginErrorNamesPluginCodeAndDetails(t *testing.T) {
@@ -150,14 +74,17 @@ func TestPluginArguments(t *testing.T) {
 	n := network(t, dir, script(t, dir, `cat > `+dir+`/stdin.$CNI_COMMAND; env | grep ^CNI_ | sort > `+dir+`/env.$CNI_COMMAND
 echo '{"cniVersion":"1.0.0","interfaces":[{"name":"cni0"},{"name":"eth0","sandbox":"x"},{"name":"net1","sandbox":"x"}],
 "ips":[{"interface":2,"address":"10.2.0.2/24"},{"interface":1,"address":"10.1.0.2/24"},{"interface":1,"address":"fd00::2/64"}]}'`))
-	if err := n.SetPodCIDR("10.1.0.0/24"); err != nil {
+	if err := n.SetPodCIDR("10.1.0.0/24,fd00::/64"); err != nil {
 		t.Fatal(err)
 	}
 	att, err := n.Prepare(Request{
 		PodID: "a", Namespace: "ns", Name: "pod", UID: "u", NetnsPath: "/proc/self/ns/net",
-		Ports:       []PortMapping{{Protocol: "UDP", ContainerPort: 53, HostPort: 5353, HostIP: "127.0.0.1"}, {ContainerPort: 80}},
-		DNS:         DNS{Servers: []string{"10.0.0.10"}, Searches: []string{"svc"}, Options: []string{"ndots:5"}},
-		Annotations: map[string]string{"kubernetes.io/ingress-bandwidth": "10M"},
+		Ports: []PortMapping{{Protocol: "UDP", ContainerPort: 53, HostPort: 5353, HostIP: "127.0.0.1"}, {ContainerPort: 80}},
+		DNS:   DNS{Servers: []string{"10.0.0.10"}, Searches: []string{"svc"}, Options: []string{"ndots:5"}},
+		Annotations: map[string]string{
+			"kubernetes.io/ingress-bandwidth": "10M", "k8s.v1.cni.cncf.io/networks": "storage",
+		},
+		CgroupParent: "/kubepods/pod1",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -180,7 +107,11 @@ echo '{"cniVersion":"1.0.0","interfaces":[{"name":"cni0"},{"name":"eth0","sandbo
 		"portMappings": []any{map[string]any{"hostPort": 5353.0, "containerPort": 53.0, "protocol": "udp", "hostIP": "127.0.0.1"}},
 		"bandwidth":    map[string]any{"ingressRate": 1e7, "ingressBurst": 2147483647.0},
 		"dns":          map[string]any{"servers": []any{"10.0.0.10"}, "searches": []any{"svc"}, "options": []any{"ndots:5"}},
-		"ipRanges":     []any{[]any{map[string]any{"subnet": "10.1.0.0/24"}}},
+		"ipRanges":     []any{[]any{map[string]any{"subnet": "10.1.0.0/24"}}, []any{map[string]any{"subnet": "fd00::/64"}}},
+		"cgroupPath":   "/kubepods/pod1",
+		"io.kubernetes.cri.pod-annotations": map[string]any{
+			"kubernetes.io/ingress-bandwidth": "10M", "k8s.v1.cni.cncf.io/networks": "storage",
+		},
 	}
 	check := func(command string) {
 		t.Helper()
@@ -233,103 +164,6 @@ func TestHangingPluginEndsWithContext(t *testing.T) {
 	}
 }
 
-func TestModeAuto(t *testing.T) {
-	dir := t.TempDir()
-	auto := func(c *Config) { c.Mode = ModeAuto }
-	mode := func(n *Network) string {
-		t.Helper()
-		att, err := n.Prepare(Request{PodID: "a", NetnsPath: "/x"})
-		if err != nil {
-			return err.Error()
-		}
-		return att.Mode
-	}
-	n := network(t, dir, auto)
-	if got := mode(n); got != ModeBuiltin {
-		t.Errorf("no directory: %s", got)
-	}
-	write(t, filepath.Join(dir, "net.d"), "00-bad.conflist", "{", 0o644)
-	if got := mode(n); got != ModeBuiltin {
-		t.Errorf("an invalid file only: %s", got)
-	}
-	file := write(t, filepath.Join(dir, "net.d"), "10-good.conf", `{"cniVersion":"0.3.1","name":"good","type":"bridge"}`, 0o644)
-	if got := mode(n); got != ModeCNI {
-		t.Errorf("a valid file: %s", got)
-	}
-	if err := os.Remove(file); err != nil {
-		t.Fatal(err)
-	}
-	for _, n := range []*Network{n, network(t, dir, auto)} {
-		if got := mode(n); !strings.Contains(got, "no valid network configuration in "+filepath.Join(dir, "net.d")) || !strings.Contains(got, "00-bad.conflist") {
-			t.Errorf("the file is gone again: %s", got)
-		}
-		if s := n.Status(ctx); s.Ready || s.Reason != ReasonInvalidConfig {
-			t.Errorf("status %+v", s)
-		}
-	}
-	if got := mode(network(t, dir, nil)); got != ModeBuiltin {
-		t.Errorf("explicitly built-in: %s", got)
-	}
-}
-
-func TestFindConf(t *testing.T) {
-	for _, tc := range []struct {
-		name    string
-		files   map[string]string
-		network string
-		types   []string
-		err     string
-	}{
-		{name: "lexically first", files: map[string]string{
-			"20.conflist": `{"cniVersion":"1.0.0","name":"b","plugins":[{"type":"y"}]}`,
-			"10.json":     `{"cniVersion":"1.0.0","name":"a","type":"x"}`,
-			"05.txt":      `{"name":"no","type":"z"}`,
-		}, network: "a", types: []string{"x"}},
-		{name: "invalid ones are passed over", files: map[string]string{
-			"10.conflist": `{"cniVersion":"1.0.0","name":"a","plugins":[]}`,
-			"11.conf":     `{"cniVersion":"1.0.0","type":"nameless"}`,
-			"12.conflist": `{"cniVersion":"1.0.0","plugins":[{"type":"nameless"}]}`,
-			"20.conflist": `{"cniVersion":"1.0.0","name":"b","plugins":[{"type":"y"},{"type":"z"}]}`,
-		}, network: "b", types: []string{"y", "z"}},
-		{name: "plugins from the network's directory", files: map[string]string{
-			"10.conflist":  `{"cniVersion":"1.1.0","name":"a","plugins":[{"type":"x"}]}`,
-			"a/extra.conf": `{"type":"extra"}`,
-		}, network: "a", types: []string{"x", "extra"}},
-		{name: "empty", err: "no network configuration in"},
-		{name: "only invalid", files: map[string]string{"10.conf": "nope"}, err: "10.conf: error parsing"},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			dir := t.TempDir()
-			for f, content := range tc.files {
-				write(t, filepath.Join(dir, filepath.Dir(f)), filepath.Base(f), content, 0o644)
-			}
-			list, _, err := findConf(dir)
-			if tc.err != "" {
-				if err == nil || !strings.Contains(err.Error(), tc.err) {
-					t.Fatalf("error %v, want %q", err, tc.err)
-				}
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			// What is recorded must be complete without the directory.
-			n := network(t, t.TempDir(), nil)
-			c, err := n.open(&Attachment{Mode: ModeCNI, Conflist: list.Bytes})
-			if err != nil {
-				t.Fatal(err)
-			}
-			var types []string
-			for _, p := range c.list.Plugins {
-				types = append(types, p.Network.Type)
-			}
-			if d := cmp.Diff(tc.types, types); d != "" || c.list.Name != tc.network {
-				t.Errorf("network %q, plugins %s", c.list.Name, d)
-			}
-		})
-	}
-}
-
 func TestPrepareRefuses(t *testing.T) {
 	n := network(t, t.TempDir(), nil)
 	for _, tc := range []struct {
@@ -355,33 +189,72 @@ func TestPrepareRefuses(t *testing.T) {
 	}
 }
 
-func TestParseRate(t *testing.T) {
+// STATUS is asked of networks of CNI 1.1, and what the plugin says is the node's condition.
+func TestStatusVerb(t *testing.T) {
+	dir := t.TempDir()
+	answer := func(body string) Status {
+		t.Helper()
+		change := script(t, dir, `[ "$CNI_COMMAND" = STATUS ] || exit 9
+`+body)
+		write(t, filepath.Join(dir, "net.d"), "10.conflist", `{"cniVersion":"1.1.0","name":"fakenet","plugins":[{"type":"fake"}]}`, 0o644)
+		return network(t, dir, change).Status(ctx)
+	}
 	for _, tc := range []struct {
-		in   string
-		want uint64
-	}{{"10M", 1e7}, {"1k", 1000}, {"1.5G", 15e8}, {"1Mi", 1 << 20}, {"4000", 4000}, {"1e6", 1e6}, {"1P", 1e15},
-		{"", 0}, {"10Q", 0}, {"0x10", 0}, {"1/2M", 0}, {"999", 0}, {"2P", 0}, {"-1M", 0}, {"1e999999999", 0}} {
-		got, err := parseRate(tc.in)
-		if got != tc.want || (err == nil) != (tc.want != 0) {
-			t.Errorf("parseRate(%q) = %d, %v; want %d", tc.in, got, err, tc.want)
+		name, body string
+		ready      bool
+		says       string
+	}{
+		{"able", "exit 0", true, ""},
+		{"unable", `echo '{"cniVersion":"1.1.0","code":50,"msg":"no subnet yet"}'; exit 1`, false, "cni plugin fake STATUS: no subnet yet (code 50)"},
+		{"limited", `echo '{"cniVersion":"1.1.0","code":51,"msg":"no way to other nodes"}'; exit 1`, true, "no way to other nodes"},
+	} {
+		if s := answer(tc.body); s.Ready != tc.ready || !strings.Contains(s.Message, tc.says) || tc.says == "" && s.Message != "" {
+			t.Errorf("%s: %+v", tc.name, s)
 		}
 	}
 }
 
-func TestConfigRefused(t *testing.T) {
+// GC is asked of networks of CNI 1.1, with what is valid; of others, DEL is called for what is not.
+func TestGCVerb(t *testing.T) {
 	for _, tc := range []struct {
-		name  string
-		cfg   Config
-		parts string
-	}{
-		{"mode", Config{Mode: "magic"}, `network.mode: "magic"`},
-		{"bridge", Config{Bridge: "a-name-that-is-too-long"}, "network.bridge"},
-		{"pod cidr", Config{PodCIDR: "10.0.0.0"}, `network.pod_cidr: "10.0.0.0"`},
-		{"pod cidr host bits", Config{PodCIDR: "10.0.0.1/24"}, "network.pod_cidr: pod CIDR 10.0.0.1/24 has host bits set; write 10.0.0.0/24"},
-	} {
-		tc.cfg.StateDir = t.TempDir()
-		if _, err := New(ctx, tc.cfg); err == nil || !strings.Contains(err.Error(), tc.parts) {
-			t.Errorf("%s: %v, want %q", tc.name, err, tc.parts)
+		version string
+		want    []string
+	}{{"1.1.0", []string{"ADD a", "ADD b", "DEL a", "GC "}}, {"1.0.0", []string{"ADD a", "ADD b", "DEL a"}}} {
+		dir := t.TempDir()
+		change := script(t, dir, `cat > `+dir+`/stdin.$CNI_COMMAND; echo "$CNI_COMMAND $CNI_CONTAINERID" >> `+dir+`/calls
+[ $CNI_COMMAND = ADD ] && echo '{"cniVersion":"`+tc.version+`","ips":[{"address":"10.2.0.2/24"}]}'; exit 0`)
+		write(t, filepath.Join(dir, "net.d"), "10.conflist", `{"cniVersion":"`+tc.version+`","name":"fakenet","plugins":[{"type":"fake"}]}`, 0o644)
+		n := network(t, dir, change)
+		var keep []*Attachment
+		for _, id := range []string{"a", "b"} {
+			att, err := n.Prepare(Request{PodID: id, NetnsPath: "/proc/self/ns/net"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := n.Attach(ctx, att); err != nil {
+				t.Fatal(err)
+			}
+			keep = []*Attachment{att}
+		}
+		if err := network(t, dir, change).GC(ctx, keep); err != nil {
+			t.Fatal(err)
+		}
+		calls, _ := os.ReadFile(filepath.Join(dir, "calls"))
+		if d := cmp.Diff(tc.want, strings.Split(strings.TrimSuffix(string(calls), "\n"), "\n")); d != "" {
+			t.Errorf("%s: calls %s", tc.version, d)
+		}
+		if tc.version != "1.1.0" {
+			continue
+		}
+		var stdin struct {
+			Valid []map[string]string `json:"cni.dev/valid-attachments"`
+		}
+		data, _ := os.ReadFile(filepath.Join(dir, "stdin.GC"))
+		if err := json.Unmarshal(data, &stdin); err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff([]map[string]string{{"containerID": "b", "ifname": "eth0"}}, stdin.Valid); d != "" {
+			t.Errorf("valid attachments: %s", d)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 
@@ -35,7 +36,7 @@ func (n *Network) current() (choice, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.cfg.Mode == ModeBuiltin {
-		return n.builtinChoice()
+		return n.builtinChoice(n.subnets())
 	}
 	list, file, err := findConf(n.cfg.ConfDir)
 	if err != nil {
@@ -43,7 +44,7 @@ func (n *Network) current() (choice, error) {
 			if !errors.Is(err, ErrNoConfig) {
 				n.log.Warn("built-in network is used", "err", err)
 			}
-			return n.builtinChoice()
+			return n.builtinChoice(n.subnets())
 		}
 		return choice{}, err
 	}
@@ -59,15 +60,12 @@ func (n *Network) current() (choice, error) {
 	return choice{mode: ModeCNI, list: list, file: file}, nil
 }
 
-// builtinChoice makes the built-in conflist. Its capabilities grow with the
-// plugin; the CIDRs are in it because DEL and CHECK must see those of ADD.
-func (n *Network) builtinChoice() (choice, error) {
+// builtinChoice makes the built-in conflist. The networks are in it because DEL
+// and CHECK must see those of ADD.
+func (n *Network) builtinChoice(subnets []netip.Prefix) (choice, error) {
 	plugin := map[string]any{
-		"type": bridge.Type, "bridge": n.cfg.Bridge, "subnets": n.subnets(),
-		"capabilities": map[string]bool{"portMappings": true},
-	}
-	if n.cfg.MTU > 0 {
-		plugin["mtu"] = n.cfg.MTU
+		"type": bridge.Type, "bridge": n.cfg.Bridge, "subnets": subnets,
+		"capabilities": map[string]bool{"portMappings": true, "bandwidth": true},
 	}
 	data, err := json.Marshal(map[string]any{
 		"cniVersion": "1.1.0", "name": builtinName, "plugins": []any{plugin},

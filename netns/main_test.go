@@ -2,6 +2,7 @@ package netns
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"runtime"
@@ -57,7 +58,16 @@ func inside() error {
 	if err != nil {
 		return err
 	}
-	return netlink.LinkSetUp(lo)
+	if err := netlink.LinkSetUp(lo); err != nil {
+		return err
+	}
+	// The net package finds out once, with sockets on ::1, whether there is IPv6:
+	// not first in a namespace whose lo is down.
+	l, err := net.Listen("tcp", ":0")
+	if err != nil {
+		return err
+	}
+	return l.Close()
 }
 
 // The goroutines that enter namespaces take their thread with them; the main

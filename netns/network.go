@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
-	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sys/unix"
 
 	"github.com/cri-mini/cri-mini/netns/bridge"
@@ -43,8 +42,11 @@ type Config struct {
 	// network. Default StateDir, but a tmpfs is much better: on ext4, after many
 	// files were deleted within a minute, creating one takes over a millisecond,
 	// because the file system will not use their inodes again so soon.
-	RunDir  string
-	PodCIDR string // of the built-in network, default 10.88.0.0/16; what SetPodCIDR stored wins
+	RunDir string
+	// PodCIDR of the built-in network, one network or one of each address family
+	// separated by commas; what SetPodCIDR stored wins. Default: 10.88.0.0/16 and,
+	// where the host has IPv6, a /64 that this node made up for itself (RFC 4193).
+	PodCIDR string
 	Bridge  string // of the built-in network, default cri-mini0; also names its nft table
 	MTU     int    // of the built-in network; default: that of the interface with the default route
 	Logger  *slog.Logger
@@ -60,7 +62,6 @@ func (c Config) withDefaults() (Config, error) {
 	set(&c.ConfDir, "/etc/cni/net.d")
 	set(&c.StateDir, "/var/lib/cri-mini/network")
 	set(&c.RunDir, c.StateDir)
-	set(&c.PodCIDR, "10.88.0.0/16")
 	set(&c.Bridge, "cri-mini0")
 	if len(c.BinDirs) == 0 {
 		c.BinDirs = []string{"/opt/cni/bin", "/usr/lib/cni"}
@@ -76,11 +77,20 @@ func (c Config) withDefaults() (Config, error) {
 	if len(c.Bridge) > 15 || strings.ContainsAny(c.Bridge, "/ :.") {
 		return c, fmt.Errorf("network.bridge: %q is no interface name of at most 15 characters", c.Bridge)
 	}
+	if c.MTU != 0 && (c.MTU < leastMTU || c.MTU > 65535) {
+		return c, fmt.Errorf("network.mtu: %d is not between %d, the least that IPv6 works with, and 65535", c.MTU, leastMTU)
+	}
+	if c.PodCIDR == "" {
+		return c, nil
+	}
 	if _, err := parseCIDRs(c.PodCIDR); err != nil {
 		return c, fmt.Errorf("network.pod_cidr: %w", err)
 	}
 	return c, nil
 }
+
+// leastMTU is RFC 8200's.
+const leastMTU = 1280
 
 // Network is safe for concurrent use. One process may use a StateDir or a RunDir
 // at a time.
@@ -90,8 +100,11 @@ type Network struct {
 	plugin *bridge.Plugin
 	libs   map[string]*libcni.CNIConfig // by mode: they cache in different places
 
+	ula netip.Prefix // what pods have of IPv6 by default
+
 	mu    sync.Mutex
 	state state
+	told  Status // that was logged last
 
 	probe probe // what Status found, for a while
 }
@@ -108,6 +121,9 @@ func New(_ context.Context, cfg Config) (*Network, error) {
 	if n.state, err = loadState(cfg.StateDir); err != nil {
 		return nil, err
 	}
+	if err := n.useULA(); err != nil {
+		return nil, err
+	}
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return nil, fmt.Errorf("read boot id: %w", err)
@@ -116,7 +132,7 @@ func New(_ context.Context, cfg Config) (*Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n.plugin, err = bridge.New(bridge.Config{Bridge: cfg.Bridge, Leases: leases, Log: n.log, Changed: n.noteSysctl}); err != nil {
+	if n.plugin, err = bridge.New(bridge.Config{Bridge: cfg.Bridge, MTU: cfg.MTU, Leases: leases, Log: n.log, Changed: n.noteSysctl}); err != nil {
 		return nil, err
 	}
 	exec := &executor{builtin: n.plugin}
@@ -223,112 +239,6 @@ func (n *Network) WaitGone(ctx context.Context, att *Attachment) error {
 	return n.plugin.WaitGone(ctx, ipam.Owner{Pod: att.PodID, IfName: att.IfName}, goneLimit)
 }
 
-// GC releases everything that belongs to none of the attachments in keep: leases,
-// host ports and veths of the built-in network, and whatever the plugins of the
-// CNI networks in keep and of today's still hold (by libcni's cache, and the GC
-// verb from CNI 1.1 on). For daemon start, before serving.
-func (n *Network) GC(ctx context.Context, keep []*Attachment) error {
-	type network struct {
-		mode string
-		list *libcni.NetworkConfigList
-		args libcni.GCArgs
-	}
-	networks := map[string]*network{}
-	n.mu.Lock()
-	own, err := n.builtinChoice()
-	n.mu.Unlock()
-	if err != nil {
-		return fmt.Errorf("collect network garbage: %w", err)
-	}
-	networks[builtinName] = &network{mode: ModeBuiltin, list: own.list}
-	if c, err := n.current(); err == nil && c.mode == ModeCNI {
-		networks[c.list.Name] = &network{mode: ModeCNI, list: c.list}
-	}
-	var errs []error
-	for _, att := range keep {
-		w := networks[att.Network]
-		if w == nil {
-			c, err := n.open(att)
-			if err != nil {
-				errs = append(errs, fmt.Errorf("collect network garbage: pod %s: %w", att.PodID, err))
-				continue
-			}
-			w = &network{mode: att.Mode, list: c.list}
-			networks[att.Network] = w
-		}
-		w.args.ValidAttachments = append(w.args.ValidAttachments, types.GCAttachment{ContainerID: att.PodID, IfName: att.IfName})
-	}
-	for name, w := range networks {
-		if err := n.libs[w.mode].GCNetworkList(ctx, w.list, &w.args); err != nil {
-			errs = append(errs, fmt.Errorf("collect garbage of network %q: %w", name, err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
 // Remove takes the built-in network's bridge and nft table off the host, for an
 // uninstall or a demonstration's end. Detach the pods first.
 func (n *Network) Remove() error { return n.plugin.Remove() }
-
-// SetPodCIDR stores the pod CIDR that UpdateRuntimeConfig brings, one or more
-// separated by commas. New pods of the built-in network get addresses from it
-// (IPv6 parts are stored and not used yet); CNI plugins that declare ipRanges
-// are given it. Pods that exist keep theirs. "" changes nothing.
-func (n *Network) SetPodCIDR(cidr string) error {
-	if cidr == "" {
-		return nil
-	}
-	subnets, err := parseCIDRs(cidr)
-	if err != nil {
-		return fmt.Errorf("set pod CIDR: %w", err)
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	s := n.state
-	s.PodCIDRs = subnets
-	if err := s.save(n.cfg.StateDir); err != nil {
-		return fmt.Errorf("set pod CIDR: %w", err)
-	}
-	n.state = s
-	n.probe.reset()
-	return nil
-}
-
-// parseCIDRs reads a comma-separated list with at least one IPv4 network that
-// pods can live in.
-func parseCIDRs(cidr string) ([]netip.Prefix, error) {
-	var out []netip.Prefix
-	v4 := 0
-	for _, part := range strings.Split(cidr, ",") {
-		p, err := netip.ParsePrefix(strings.TrimSpace(part))
-		if err != nil {
-			return nil, fmt.Errorf("%q is no network in CIDR notation", part)
-		}
-		if p.Addr().Is4() {
-			if err := bridge.ValidateSubnet(p); err != nil {
-				return nil, err
-			}
-			v4++
-		}
-		out = append(out, p)
-	}
-	if v4 != 1 {
-		return nil, fmt.Errorf("%q must hold exactly one IPv4 network", cidr)
-	}
-	return out, nil
-}
-
-// subnets are the networks that new pods get addresses from, IPv4 only yet.
-func (n *Network) subnets() []netip.Prefix {
-	all := n.state.PodCIDRs
-	if len(all) == 0 {
-		all, _ = parseCIDRs(n.cfg.PodCIDR) // validated by New
-	}
-	var out []netip.Prefix
-	for _, p := range all {
-		if p.Addr().Is4() {
-			out = append(out, p)
-		}
-	}
-	return out
-}

@@ -16,6 +16,8 @@ type state struct {
 	CNI bool `json:"cni,omitempty"`
 	// PodCIDRs is what SetPodCIDR was given last.
 	PodCIDRs []netip.Prefix `json:"podCIDRs,omitempty"`
+	// ULA is the network that pods have IPv6 addresses from where no pod CIDR is set.
+	ULA netip.Prefix `json:"ula,omitzero"`
 	// Sysctls are the host's settings that the built-in network has turned on.
 	Sysctls []string `json:"sysctls,omitempty"`
 }

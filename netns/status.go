@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -66,8 +68,25 @@ func (p *probe) of(key string, look func() Status) Status {
 }
 
 // Status says whether a pod could be attached now. In the built-in network it
-// also repairs a bridge or nft table that somebody removed.
+// also repairs a bridge or nft table that somebody removed. Each change of the
+// condition is logged, once.
 func (n *Network) Status(ctx context.Context) Status {
+	s := n.status(ctx)
+	n.mu.Lock()
+	changed := s != n.told
+	n.told = s
+	n.mu.Unlock()
+	switch {
+	case !changed:
+	case s.Ready && s.Message == "":
+		n.log.Info("network is ready", "obj", s.Mode)
+	default:
+		n.log.Warn("network condition", "obj", s.Mode, "ready", s.Ready, "reason", s.Reason, "err", s.Message)
+	}
+	return s
+}
+
+func (n *Network) status(ctx context.Context) Status {
 	c, err := n.current()
 	switch {
 	case errors.Is(err, ErrNoConfig):
@@ -88,18 +107,23 @@ func (n *Network) builtinStatus() Status {
 	n.mu.Lock()
 	subnets := n.subnets()
 	n.mu.Unlock()
-	if err := n.plugin.Overlap(subnets); err != nil {
+	if err := n.plugin.Usable(subnets); err != nil {
 		return Status{Mode: ModeBuiltin, Reason: ReasonBuiltin, Message: err.Error()}
 	}
 	s := Status{Ready: true, Mode: ModeBuiltin, Reason: ReasonReady}
-	drops, err := nat.ForeignDrops(n.cfg.Bridge)
+	ipv6 := slices.ContainsFunc(subnets, func(p netip.Prefix) bool { return p.Addr().Is6() })
+	drops, err := nat.ForeignDrops(n.cfg.Bridge, ipv6)
 	if err != nil {
 		n.log.Warn("look for foreign forward rules", "err", err)
 		return s
 	}
 	var msgs []string
+	fixes := map[string]bool{} // ufw has one for both families
 	for _, d := range drops {
-		msgs = append(msgs, d.String())
+		if !fixes[d.Fix] {
+			fixes[d.Fix] = true
+			msgs = append(msgs, d.String())
+		}
 	}
 	if len(msgs) > 0 {
 		s.Reason, s.Message = ReasonForeignForward, strings.Join(msgs, "; ")

@@ -2,6 +2,7 @@ package netns
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -10,8 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -20,11 +19,13 @@ import (
 )
 
 // The test's world: "host" is the network namespace the test runs in, at
-// hostIP; "outside" is a machine on the same wire, at outsideIP, that knows no
-// way to pod addresses.
+// hostIP and hostIP6; "outside" is a machine on the same wire, at outsideIP and
+// outsideIP6, that knows no way to pod addresses.
 const (
-	hostIP    = "192.0.2.2"
-	outsideIP = "192.0.2.1"
+	hostIP     = "192.0.2.2"
+	outsideIP  = "192.0.2.1"
+	hostIP6    = "2001:db8::2"
+	outsideIP6 = "2001:db8::1"
 )
 
 func needRoot(t testing.TB) {
@@ -56,10 +57,6 @@ func newNS(t testing.TB, name string) string {
 	t.Cleanup(func() { dropNS(t, path) })
 	return path
 }
-
-// servers are the sockets that tests hold in namespaces; a socket keeps its
-// namespace alive.
-var servers sync.Map // path → []io.Closer
 
 func dropNS(t testing.TB, path string) {
 	if cs, ok := servers.LoadAndDelete(path); ok {
@@ -111,109 +108,49 @@ func outside(t testing.TB) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = netlink.LinkDel(&netlink.Dummy{LinkAttrs: attrs}) })
-	up := func(name, addr string) error {
+	up := func(name string, addrs ...string) error {
 		l, err := netlink.LinkByName(name)
 		if err != nil {
 			return err
 		}
-		a, err := netlink.ParseAddr(addr)
-		if err != nil {
-			return err
-		}
-		if err := netlink.AddrAdd(l, a); err != nil {
-			return err
-		}
-		return netlink.LinkSetUp(l)
-	}
-	if err := up("uplink", hostIP+"/24"); err != nil {
-		t.Fatal(err)
-	}
-	if err := in(t, ns, func() error { return up("wire", outsideIP+"/24") }); err != nil {
-		t.Fatal(err)
-	}
-	if err := netlink.RouteAdd(&netlink.Route{Gw: net.ParseIP(outsideIP)}); err != nil {
-		t.Fatal(err)
-	}
-	return ns
-}
-
-// serve answers each connection (or datagram) with "name <client's address>".
-func serve(t testing.TB, ns, network, addr, name string) {
-	t.Helper()
-	var c io.Closer
-	err := in(t, ns, func() error {
-		if strings.HasPrefix(network, "udp") {
-			pc, err := net.ListenPacket(network, addr)
+		for _, addr := range addrs {
+			a, err := netlink.ParseAddr(addr)
 			if err != nil {
 				return err
 			}
-			c = pc
-			go func() {
-				buf := make([]byte, 512)
-				for {
-					_, from, err := pc.ReadFrom(buf)
-					if err != nil {
-						return
-					}
-					host, _, _ := net.SplitHostPort(from.String())
-					_, _ = pc.WriteTo([]byte(name+" "+host), from)
-				}
-			}()
-			return nil
-		}
-		l, err := net.Listen(network, addr)
-		if err != nil {
-			return err
-		}
-		c = l
-		go func() {
-			for {
-				conn, err := l.Accept()
-				if err != nil {
-					return
-				}
-				host, _, _ := net.SplitHostPort(conn.RemoteAddr().String())
-				fmt.Fprint(conn, name+" "+host)
-				conn.Close()
+			if a.IP.To4() == nil {
+				a.Flags = unix.IFA_F_NODAD
 			}
-		}()
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if ns == "" {
-		t.Cleanup(func() { c.Close() })
-		return
-	}
-	cs, _ := servers.LoadOrStore(ns, []io.Closer(nil))
-	servers.Store(ns, append(cs.([]io.Closer), c))
-}
-
-// ask returns what a server says, "" if it is not reached within a while.
-func ask(t testing.TB, ns, network, addr string) string {
-	t.Helper()
-	var answer []byte
-	_ = in(t, ns, func() error {
-		conn, err := net.DialTimeout(network, addr, 700*time.Millisecond)
-		if err != nil {
-			return err
-		}
-		defer conn.Close()
-		_ = conn.SetDeadline(time.Now().Add(700 * time.Millisecond))
-		if strings.HasPrefix(network, "udp") {
-			if _, err := conn.Write([]byte("?")); err != nil {
+			if err := netlink.AddrAdd(l, a); err != nil {
 				return err
 			}
-			buf := make([]byte, 512)
-			n, err := conn.Read(buf)
-			answer = buf[:n]
-			return err
 		}
-		answer, err = io.ReadAll(conn)
-		return err
-	})
-	return string(answer)
+		return netlink.LinkSetUp(l)
+	}
+	// The kernel takes no IPv6 for an address before there is a carrier, and a while after.
+	local := func(addr string) error {
+		for end := deadline().Add(time.Second); now().Before(end); pause() {
+			if r, err := netlink.RouteGet(net.ParseIP(addr)); err == nil && len(r) > 0 && r[0].Type == unix.RTN_LOCAL {
+				return nil
+			}
+		}
+		return fmt.Errorf("%s does not become an address of this machine", addr)
+	}
+	if err := up("uplink", hostIP+"/24", hostIP6+"/64"); err != nil {
+		t.Fatal(err)
+	}
+	if err := in(t, ns, func() error { return errors.Join(up("wire", outsideIP+"/24", outsideIP6+"/64"), local(outsideIP6)) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := local(hostIP6); err != nil {
+		t.Fatal(err)
+	}
+	for _, gw := range []string{outsideIP, outsideIP6} {
+		if err := netlink.RouteAdd(&netlink.Route{Gw: net.ParseIP(gw)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return ns
 }
 
 // runDir is on the tests' own tmpfs, beside the state in dir.
@@ -255,8 +192,10 @@ func host(t testing.TB) string {
 		if err := n.plugin.Remove(); err != nil {
 			t.Error(err)
 		}
-		if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("0"), 0); err != nil {
-			t.Error(err)
+		for _, key := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
+			if err := os.WriteFile("/proc/sys/net/"+key, []byte("0"), 0); err != nil {
+				t.Error(err)
+			}
 		}
 	})
 	return dir
@@ -268,6 +207,9 @@ type pod struct {
 }
 
 func (p pod) ip() string { return p.att.IPs[0] }
+
+// ip6 is the second address, in brackets.
+func (p pod) ip6() string { return "[" + p.att.IPs[1] + "]" }
 
 // attach makes a pod and connects it.
 func attach(t testing.TB, n *Network, id string, ports ...PortMapping) pod {
@@ -299,19 +241,6 @@ func detach(t testing.TB, n *Network, p pod) {
 		t.Fatal(err)
 	}
 }
-
-// want checks an answer by its prefix; "" wants none.
-func want(t testing.TB, what, got, prefix string) {
-	t.Helper()
-	if prefix == "" && got != "" {
-		t.Errorf("%s: reached %q, want nothing", what, got)
-	}
-	if !strings.HasPrefix(got, prefix) {
-		t.Errorf("%s: got %q, want %q", what, got, prefix)
-	}
-}
-
-func deadline() time.Time { return time.Now().Add(700 * time.Millisecond) }
 
 func shell(t testing.TB, command string) {
 	t.Helper()

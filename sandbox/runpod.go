@@ -122,6 +122,7 @@ func (m *Manager) attach(ctx context.Context, p *Pod) error {
 	req := netns.Request{
 		PodID: p.ID, Namespace: md.GetNamespace(), Name: md.GetName(), UID: md.GetUid(), NetnsPath: m.netnsPath(p),
 		DNS: netns.DNS{Servers: dns.GetServers(), Searches: dns.GetSearches(), Options: dns.GetOptions()}, Annotations: p.Config.GetAnnotations(),
+		Sysctls: p.Config.GetLinux().GetSysctls(), CgroupParent: p.Config.GetLinux().GetCgroupParent(),
 	}
 	for _, pm := range p.Config.GetPortMappings() {
 		req.Ports = append(req.Ports, netns.PortMapping{Protocol: pm.GetProtocol().String(), ContainerPort: pm.GetContainerPort(), HostPort: pm.GetHostPort(), HostIP: pm.GetHostIp()})

@@ -33,6 +33,7 @@ type config struct {
 		ConfDir string   `toml:"conf_dir"`
 		BinDirs []string `toml:"bin_dirs"`
 		Bridge  string   `toml:"bridge"`
+		MTU     int      `toml:"mtu"`
 	} `toml:"network"`
 	Registry struct {
 		ConfigDir    string        `toml:"config_dir"`
@@ -56,7 +57,7 @@ type config struct {
 func defaults() config {
 	var c config
 	c.RunDir, c.StateDir = "/run/cri-mini", "/var/lib/cri-mini"
-	c.Network.Mode, c.Network.PodCIDR, c.Network.ConfDir, c.Network.Bridge = "auto", "10.88.0.0/16", "/etc/cni/net.d", "cri-mini0"
+	c.Network.Mode, c.Network.ConfDir, c.Network.Bridge = "auto", "/etc/cni/net.d", "cri-mini0"
 	c.Network.BinDirs = []string{"/opt/cni/bin", "/usr/lib/cni"}
 	c.Registry.ConfigDir, c.Registry.StallTimeout = "/etc/cri-mini/certs.d", registry.DefaultStallTimeout
 	c.Runtime.PodsPerMonitor = 16

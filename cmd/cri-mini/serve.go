@@ -86,7 +86,7 @@ func start(ctx context.Context, c config, log *slog.Logger) (*daemon, error) {
 		return nil, err
 	}
 	if d.network, err = netns.New(ctx, netns.Config{
-		Mode: c.Network.Mode, ConfDir: c.Network.ConfDir, BinDirs: c.Network.BinDirs, StateDir: filepath.Join(c.StateDir, "network"), RunDir: filepath.Join(c.RunDir, "network"), PodCIDR: c.Network.PodCIDR, Bridge: c.Network.Bridge, Logger: log,
+		Mode: c.Network.Mode, ConfDir: c.Network.ConfDir, BinDirs: c.Network.BinDirs, StateDir: filepath.Join(c.StateDir, "network"), RunDir: filepath.Join(c.RunDir, "network"), PodCIDR: c.Network.PodCIDR, Bridge: c.Network.Bridge, MTU: c.Network.MTU, Logger: log,
 	}); err != nil {
 		return nil, err
 	}
@@ -130,7 +130,7 @@ func (d *daemon) serve(ctx context.Context) error {
 		return err
 	}
 	s := &cri.Server{
-		Pods: d.pods, Images: d.images, Network: networkStatus{d.network}, Streaming: streaming, Handlers: d.handlers(), Features: d.features(), Release: version, Info: info,
+		Pods: d.pods, Images: d.images, Network: nodeNetwork{d.network}, Streaming: streaming, Handlers: d.handlers(), Features: d.features(), Release: version, Info: info,
 		StateDir: d.c.StateDir, Log: d.log,
 	}
 	g := s.Register()
@@ -204,15 +204,6 @@ func compileSeccomp(p *specs.LinuxSeccomp) ([]byte, uint64, string, error) {
 		return nil, 0, "", err
 	}
 	return f.BPF, uint64(f.Flags), fmt.Sprintf("%s/%d-rules", p.DefaultAction, len(p.Syscalls)), nil
-}
-
-type networkStatus struct{ *netns.Network }
-
-func (n networkStatus) Ready() (bool, string, string) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	st := n.Status(ctx)
-	return st.Ready, st.Reason, st.Message
 }
 
 // own takes the lock of the state directory: two daemons on one would undo each other's work.

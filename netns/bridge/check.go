@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -21,7 +22,7 @@ func (p *Plugin) healthy(l ipam.Lease, ns *os.File) error {
 	if host.Attrs().MasterIndex != master || host.Attrs().Flags&net.FlagUp == 0 {
 		return fmt.Errorf("veth %s of pod %s is not up on bridge %s", LinkName(l.Owner), l.Pod, p.bridge)
 	}
-	pod, err := p.handleIn(ns)
+	pod, err := p.handleIn(ns, func() error { return nil })
 	if err != nil {
 		return err
 	}
@@ -71,5 +72,5 @@ func (p *Plugin) check(_ Conf, a Args) error {
 	if !ok {
 		return types.NewError(types.ErrUnknownContainer, fmt.Sprintf("pod %s has no lease", a.ContainerID), "")
 	}
-	return p.healthy(l, ns)
+	return errors.Join(p.healthy(l, ns), p.shaped(l))
 }

@@ -1,8 +1,8 @@
 package bridge
 
 import (
-	"log/slog"
-	"net"
+	"errors"
+	"net/netip"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -10,32 +10,61 @@ import (
 	"github.com/cri-mini/cri-mini/netns/ipam"
 )
 
-// udpFlows matches the tracked UDP connections to a lease's host ports.
-type udpFlows map[uint16]net.IP
+// udpFlows matches tracked UDP connections by where they were addressed to: one
+// of the ports, at an address of this host.
+type udpFlows struct {
+	ports map[uint16]bool
+	hosts map[netip.Addr]bool
+}
 
 func (f udpFlows) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
-	if flow.Forward.Protocol != unix.IPPROTO_UDP {
+	if flow.Forward.Protocol != unix.IPPROTO_UDP || !f.ports[flow.Forward.DstPort] {
 		return false
 	}
-	ip, ok := f[flow.Forward.DstPort]
-	return ok && (ip == nil || ip.Equal(flow.Forward.DstIP))
+	dst, _ := netip.AddrFromSlice(flow.Forward.DstIP)
+	dst = dst.Unmap()
+	return dst.IsLoopback() || f.hosts[dst]
 }
 
 // dropFlows forgets tracked UDP connections to the lease's host ports. NAT is
 // decided by a connection's first packet, and a UDP client that keeps sending
 // keeps its entry alive: it would go on talking to where the port led before.
-// Nothing is looked at unless the pod has a UDP host port.
-func dropFlows(l ipam.Lease, log *slog.Logger) {
-	f := udpFlows{}
-	for _, p := range l.Ports {
-		if p.Protocol == "udp" {
-			f[p.HostPort] = p.HostIP.AsSlice()
+// Connections to the same port of other machines are left alone: a host port 53
+// must not cut off the answers that pods wait for. Nothing is looked at unless
+// the pod has a UDP host port.
+func (p *Plugin) dropFlows(l ipam.Lease) {
+	f := udpFlows{ports: map[uint16]bool{}, hosts: map[netip.Addr]bool{}}
+	for _, port := range l.Ports {
+		if port.Protocol == "udp" {
+			f.ports[port.HostPort] = true
 		}
 	}
-	if len(f) == 0 {
+	if len(f.ports) == 0 {
 		return
 	}
-	if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, f); err != nil {
-		log.Warn("forget UDP connections of host ports", "pod", l.Pod, "err", err)
+	for _, a := range l.Addrs {
+		family := netlink.FAMILY_V4
+		if a.Addr().Is6() {
+			family = netlink.FAMILY_V6
+		}
+		if err := p.dropFamily(family, f); err != nil {
+			p.log.Warn("forget UDP connections of host ports", "pod", l.Pod, "err", err)
+		}
 	}
+}
+
+func (p *Plugin) dropFamily(family int, f udpFlows) error {
+	own, err := p.host.AddrList(nil, family)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return err
+	}
+	for _, a := range own {
+		ip, _ := netip.AddrFromSlice(a.IP)
+		f.hosts[ip.Unmap()] = true
+	}
+	_, err = netlink.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(family), f)
+	if errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil // the table changed while it was read: what was seen is gone
+	}
+	return err
 }

@@ -32,8 +32,16 @@ func (p *Plugin) deleteLink(name string) error {
 
 // WaitGone returns when the owner's host-side veth is gone, as it is a few
 // milliseconds after the last reference to the pod's network namespace. If limit
-// passes first (something else holds the namespace), it deletes the veth.
+// passes first (something else holds the namespace), it deletes the veth. Then it
+// deletes what DEL has doomed.
 func (p *Plugin) WaitGone(ctx context.Context, o ipam.Owner, limit time.Duration) error {
+	if err := p.waitGone(ctx, o, limit); err != nil {
+		return err
+	}
+	return p.sweep()
+}
+
+func (p *Plugin) waitGone(ctx context.Context, o ipam.Owner, limit time.Duration) error {
 	name := LinkName(o)
 	there := func() bool {
 		_, err := p.host.LinkByName(name)
@@ -80,7 +88,7 @@ func (p *Plugin) WaitGone(ctx context.Context, o ipam.Owner, limit time.Duration
 }
 
 // gc releases the network's leases whose owner is not in keep, and deletes, in
-// one message for all, the host-side veths that no lease claims.
+// one message for all, the interfaces on the host's side that no lease claims.
 func (p *Plugin) gc(network string, keep map[ipam.Owner]bool) error {
 	var errs []error
 	for _, l := range p.leases.List() {
@@ -89,34 +97,80 @@ func (p *Plugin) gc(network string, keep map[ipam.Owner]bool) error {
 			errs = append(errs, p.del(Args{ContainerID: l.Pod, IfName: l.IfName}))
 		}
 	}
-	br, err := p.host.LinkByName(p.bridge)
-	if err != nil {
-		return errors.Join(errs...) // no bridge, no ports
-	}
 	links, err := p.host.LinkList()
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return errors.Join(append(errs, fmt.Errorf("list interfaces: %w", err))...)
 	}
-	n := 0
+	master := 0
+	if br, err := p.host.LinkByName(p.bridge); err == nil {
+		master = br.Attrs().Index
+	}
 	for _, l := range links {
-		pod, ifName, ok := strings.Cut(strings.TrimPrefix(l.Attrs().Alias, aliasPrefix), "@")
-		if !ok || !strings.HasPrefix(l.Attrs().Alias, aliasPrefix) || l.Attrs().MasterIndex != br.Attrs().Index {
-			continue
+		if p.stale(l, master) {
+			errs = append(errs, p.doomLink(l))
 		}
-		o := ipam.Owner{Pod: pod, IfName: ifName}
-		if _, leased := p.leases.Get(o); leased || l.Attrs().Name != LinkName(o) {
-			continue
-		}
-		if err := p.host.LinkSetGroup(l, doomed); err != nil && !errors.Is(err, unix.ENODEV) {
-			errs = append(errs, fmt.Errorf("mark interface %s: %w", l.Attrs().Name, err))
-			continue
-		}
-		n++
 	}
-	if n > 0 {
-		errs = append(errs, p.deleteGroup())
+	return errors.Join(append(errs, p.sweep())...)
+}
+
+// stale: one of our veths or ifb devices, without a lease. Another daemon's veths
+// are on another bridge; its ifb devices are told by the veth with that alias.
+func (p *Plugin) stale(l netlink.Link, bridge int) bool {
+	pod, ifName, ok := strings.Cut(strings.TrimPrefix(l.Attrs().Alias, aliasPrefix), "@")
+	if !ok || !strings.HasPrefix(l.Attrs().Alias, aliasPrefix) {
+		return false
 	}
-	return errors.Join(errs...)
+	o := ipam.Owner{Pod: pod, IfName: ifName}
+	if _, leased := p.leases.Get(o); leased {
+		return false
+	}
+	switch l.Attrs().Name {
+	case LinkName(o):
+		return l.Attrs().MasterIndex == bridge && bridge != 0
+	case ifbName(o):
+		veth, err := p.host.LinkByName(LinkName(o))
+		return err != nil || veth.Attrs().MasterIndex == bridge
+	}
+	return false
+}
+
+// doom puts a link into the group that sweep deletes; its absence is no error.
+func (p *Plugin) doom(name string) error {
+	l, err := p.host.LinkByName(name)
+	if errors.As(err, new(netlink.LinkNotFoundError)) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("find interface %s: %w", name, err)
+	}
+	return p.doomLink(l)
+}
+
+func (p *Plugin) doomLink(l netlink.Link) error {
+	err := p.host.LinkSetGroup(l, doomed)
+	if errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("mark interface %s: %w", l.Attrs().Name, err)
+	}
+	p.doomedMu.Lock()
+	defer p.doomedMu.Unlock()
+	p.doomed++
+	return nil
+}
+
+// sweep deletes all that is doomed in one message; what is doomed while another
+// sweep is at it waits for the next, so many pods pay for one or two.
+func (p *Plugin) sweep() error {
+	p.doomedMu.Lock()
+	n := p.doomed
+	p.doomed = 0
+	p.doomedMu.Unlock()
+	if n == 0 {
+		return nil
+	}
+	return p.deleteGroup()
 }
 
 func (p *Plugin) deleteGroup() error {

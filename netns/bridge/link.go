@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"runtime"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -18,8 +17,9 @@ import (
 )
 
 const (
-	// aliasPrefix begins the ifalias of every host-side veth; the owner follows.
+	// aliasPrefix begins the ifalias of every interface on the host's side; the owner follows.
 	aliasPrefix = "cri-mini:"
+	linkPrefix  = "cri"
 	// doomed is the interface group in which links are gathered to be deleted in
 	// one go ("crim"): twenty at once take as long as one.
 	doomed = 0x6372696d
@@ -29,20 +29,19 @@ const (
 // found without any record; 15 characters, IFNAMSIZ allows no more.
 func LinkName(o ipam.Owner) string {
 	sum := sha256.Sum256([]byte(o.String()))
-	return "cri" + hex.EncodeToString(sum[:6])
+	return linkPrefix + hex.EncodeToString(sum[:6])
 }
 
-// podMAC is 0a:58 and the IPv4 address: who leases the address next has the same
-// one, and no neighbour table goes stale.
+// podMAC is 0a:58 and the IPv4 address, or the end of the IPv6 one: who leases the
+// address next has the same one, and no neighbour table goes stale.
 func podMAC(l ipam.Lease) net.HardwareAddr {
+	var b []byte
 	for _, a := range l.Addrs {
-		if a.Addr().Is4() {
-			b := a.Addr().As4()
-			return net.HardwareAddr{0x0a, 0x58, b[0], b[1], b[2], b[3]}
+		if b == nil || a.Addr().Is4() {
+			b = a.Addr().AsSlice()
 		}
 	}
-	sum := sha256.Sum256([]byte(l.Owner.String()))
-	return append(net.HardwareAddr{0x0a, 0x59}, sum[:4]...)
+	return append(net.HardwareAddr{0x0a, 0x58}, b[len(b)-4:]...)
 }
 
 func openNetns(path string) (*os.File, error) {
@@ -76,22 +75,16 @@ func (p *Plugin) link(l ipam.Lease, ns *os.File, again bool) error {
 		}
 		err = p.createVeth(l, ns)
 	}
+	if errors.Is(err, unix.EXFULL) {
+		return fmt.Errorf("create veth of pod %s: bridge %s has no port left, the kernel allows 1023: %w", l.Pod, p.bridge, err)
+	}
 	if err != nil {
 		return fmt.Errorf("create veth of pod %s: %w", l.Pod, err)
 	}
 	if err := p.finishPort(l.Owner); err != nil {
 		return err
 	}
-	pod, err := p.handleIn(ns)
-	if err != nil {
-		return err
-	}
-	defer pod.Close()
-	if err := configure(pod, l); err != nil {
-		return err
-	}
-	p.settle(pod, l)
-	return nil
+	return p.inside(l, ns)
 }
 
 // settle waits until frames flow. The carrier of both ends comes up with eth0,
@@ -104,6 +97,9 @@ func (p *Plugin) settle(pod *netlink.Handle, l ipam.Lease) {
 	awaitUp(pod, l.IfName, end)
 	awaitUp(p.host, LinkName(l.Owner), end)
 	awaitUp(p.host, p.bridge, end)
+	for _, a := range l.Addrs {
+		awaitLocal(pod, a.Addr(), end)
+	}
 }
 
 func awaitUp(h *netlink.Handle, name string, end time.Time) {
@@ -172,59 +168,6 @@ func (p *Plugin) finishPort(o ipam.Owner) error {
 	req.AddData(info)
 	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil {
 		return fmt.Errorf("set hairpin mode of %s: %w", LinkName(o), err)
-	}
-	return nil
-}
-
-// handleIn opens a netlink socket in the namespace. A socket stays in the
-// namespace it was made in, so only its making needs a visit: by a goroutine of
-// its own, whose thread dies with it should the way back be barred.
-func (p *Plugin) handleIn(ns *os.File) (*netlink.Handle, error) {
-	type answer struct {
-		h   *netlink.Handle
-		err error
-	}
-	ch := make(chan answer, 1)
-	go func() {
-		runtime.LockOSThread()
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			runtime.UnlockOSThread()
-			ch <- answer{err: fmt.Errorf("enter network namespace %s: %w", ns.Name(), err)}
-			return
-		}
-		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-		if back := unix.Setns(int(p.hostNS.Fd()), unix.CLONE_NEWNET); back == nil {
-			runtime.UnlockOSThread()
-		}
-		ch <- answer{h, err}
-	}()
-	a := <-ch
-	return a.h, a.err
-}
-
-// configure sets the pod's side: lo up, address, interface up, default route.
-func configure(pod *netlink.Handle, l ipam.Lease) error {
-	lo := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: 1, Name: "lo"}} // always 1 in a namespace
-	if err := pod.LinkSetUp(lo); err != nil {
-		return fmt.Errorf("set lo up in pod %s: %w", l.Pod, err)
-	}
-	eth, err := pod.LinkByName(l.IfName)
-	if err != nil {
-		return fmt.Errorf("find %s in pod %s: %w", l.IfName, l.Pod, err)
-	}
-	for _, a := range l.Addrs {
-		if err := pod.AddrReplace(eth, &netlink.Addr{IPNet: ipNet(a)}); err != nil {
-			return fmt.Errorf("add address %s to %s of pod %s: %w", a, l.IfName, l.Pod, err)
-		}
-	}
-	if err := pod.LinkSetUp(eth); err != nil {
-		return fmt.Errorf("set %s up in pod %s: %w", l.IfName, l.Pod, err)
-	}
-	for _, a := range l.Addrs {
-		r := &netlink.Route{LinkIndex: eth.Attrs().Index, Dst: ipNet(defaultRoute(a)), Gw: ipam.Gateway(a).AsSlice()}
-		if err := pod.RouteReplace(r); err != nil {
-			return fmt.Errorf("add default route in pod %s: %w", l.Pod, err)
-		}
 	}
 	return nil
 }

@@ -8,9 +8,10 @@
 // number of times.
 //
 // Order of ADD: lease on disk, host ports (which may be refused), veth pair,
-// address and route in the pod. DEL is host ports, lease. The veth is not deleted: RTM_DELLINK of a
-// bridge port holds the RTNL lock for about 20 ms, while a dropped network
-// namespace takes its end of the pair with it for free; WaitGone confirms that.
+// address and route in the pod, traffic shaping. DEL is host ports, lease. The
+// veth is not deleted: RTM_DELLINK of a bridge port holds the RTNL lock for about
+// 20 ms, while a dropped network namespace takes its end of the pair with it for
+// free; WaitGone confirms that.
 package bridge
 
 import (
@@ -40,12 +41,19 @@ const Type = "cri-mini-bridge"
 type Conf struct {
 	types.PluginConf
 	Bridge  string         `json:"bridge"`
-	Subnets []netip.Prefix `json:"subnets"` // one per address family
-	MTU     int            `json:"mtu,omitempty"`
+	Subnets []netip.Prefix `json:"subnets"` // at most one per address family, the primary one first
 
 	RuntimeConfig struct {
 		PortMappings []PortMapping `json:"portMappings,omitempty"`
+		Bandwidth    Bandwidth     `json:"bandwidth,omitzero"`
 	} `json:"runtimeConfig"`
+}
+
+// Bandwidth is the bandwidth capability in bits per second (CNI CONVENTIONS.md).
+// Its bursts are not used: see burst.
+type Bandwidth struct {
+	IngressRate uint64 `json:"ingressRate,omitempty"`
+	EgressRate  uint64 `json:"egressRate,omitempty"`
 }
 
 // PortMapping is one entry of the portMappings capability (CNI CONVENTIONS.md).
@@ -64,6 +72,7 @@ func (a Args) owner() ipam.Owner { return ipam.Owner{Pod: a.ContainerID, IfName:
 // Plugin serves one bridge.
 type Plugin struct {
 	bridge string
+	setMTU int // what the configuration says, 0 if nothing
 	leases *ipam.Store
 	table  *nat.Table
 	log    *slog.Logger
@@ -78,6 +87,9 @@ type Plugin struct {
 	index int                   // of the bridge; 0 before the first ensure
 	mtu   int
 	locks map[ipam.Owner]*entry
+
+	doomedMu sync.Mutex
+	doomed   int // links in the group doomed
 }
 
 type entry struct {
@@ -88,6 +100,7 @@ type entry struct {
 // Config is what New needs.
 type Config struct {
 	Bridge string // interface name; also the nft table's
+	MTU    int    // of bridge and pods; 0: that of the interface with the default route
 	Leases *ipam.Store
 	Log    *slog.Logger
 	// Changed is told the name of each setting of the host, outside our own
@@ -114,7 +127,7 @@ func New(c Config) (*Plugin, error) {
 		return nil, fmt.Errorf("open own network namespace: %w", err)
 	}
 	p := &Plugin{
-		bridge: c.Bridge, leases: c.Leases, table: nat.New(c.Bridge), log: c.Log, changed: c.Changed,
+		bridge: c.Bridge, setMTU: c.MTU, leases: c.Leases, table: nat.New(c.Bridge), log: c.Log, changed: c.Changed,
 		host: host, raw: &nl.SocketHandle{Socket: raw}, hostNS: hostNS,
 		up: map[netip.Prefix]bool{}, locks: map[ipam.Owner]*entry{},
 	}
@@ -195,40 +208,8 @@ func (p *Plugin) Exec(ctx context.Context, conf []byte, a Args) ([]byte, error) 
 	return out, err
 }
 
-func (c Conf) validate(bridge string) error {
-	if c.Bridge != bridge {
-		return fmt.Errorf("bridge: %q is not the bridge of this daemon, %q", c.Bridge, bridge)
-	}
-	if len(c.Subnets) == 0 {
-		return errors.New("subnets: none given")
-	}
-	for _, s := range c.Subnets {
-		if err := ValidateSubnet(s); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// ValidateSubnet says whether pods can have their addresses from s.
-func ValidateSubnet(s netip.Prefix) error {
-	switch {
-	case !s.IsValid():
-		return errors.New("pod CIDR is empty")
-	case !s.Addr().Is4():
-		return fmt.Errorf("pod CIDR %s: the built-in network is IPv4 only", s)
-	case s.Bits() < 8 || s.Bits() > 30:
-		return fmt.Errorf("pod CIDR %s: length must be between /8 and /30", s)
-	case s != s.Masked():
-		return fmt.Errorf("pod CIDR %s has host bits set; write %s", s, s.Masked())
-	case s.Addr().IsLoopback() || s.Addr().IsMulticast():
-		return fmt.Errorf("pod CIDR %s is not a unicast network", s)
-	}
-	return nil
-}
-
 func (p *Plugin) add(c Conf, a Args) ([]byte, error) {
-	ports, err := parsePorts(c.RuntimeConfig.PortMappings)
+	ports, err := parsePorts(c.RuntimeConfig.PortMappings, c.Subnets)
 	if err != nil {
 		return nil, types.NewError(types.ErrInvalidNetworkConfig, err.Error(), "")
 	}
@@ -238,14 +219,16 @@ func (p *Plugin) add(c Conf, a Args) ([]byte, error) {
 	}
 	defer ns.Close()
 	defer p.lock(a.owner())()
-	lease, had, err := p.leases.Acquire(ipam.Lease{Owner: a.owner(), Network: c.Name, Ports: ports}, c.Subnets)
+	bw := c.RuntimeConfig.Bandwidth
+	want := ipam.Lease{Owner: a.owner(), Network: c.Name, Ports: ports, Shape: ipam.Shape{Ingress: bw.IngressRate, Egress: bw.EgressRate}}
+	lease, had, err := p.leases.Acquire(want, c.Subnets)
 	if errors.Is(err, ipam.ErrFull) {
-		return nil, types.NewError(types.ErrTryAgainLater, err.Error(), "remove pods, or give the node a larger pod CIDR")
+		return nil, types.NewError(types.ErrTryAgainLater, err.Error(), "remove pods, or give the node a larger one: network.pod_cidr, or the podCIDR of its Node object")
 	}
 	if err != nil {
 		return nil, err
 	}
-	if err := p.ensure(subnets(lease), c.MTU, false); err != nil {
+	if err := p.ensure(subnets(lease), false); err != nil {
 		return nil, err
 	}
 	if err := p.expose(lease); err != nil {
@@ -258,12 +241,15 @@ func (p *Plugin) add(c Conf, a Args) ([]byte, error) {
 	}
 	if err := p.link(lease, ns, had); err != nil {
 		// The bridge may have been deleted behind our back: make it again, once.
-		if err2 := p.ensure(subnets(lease), c.MTU, true); err2 != nil {
+		if err2 := p.ensure(subnets(lease), true); err2 != nil {
 			return nil, errors.Join(err, err2)
 		}
 		if err = p.link(lease, ns, true); err != nil {
 			return nil, err
 		}
+	}
+	if err := p.shape(lease); err != nil {
+		return nil, err
 	}
 	return p.result(c, lease, a.Netns)
 }
@@ -276,7 +262,7 @@ func (p *Plugin) expose(l ipam.Lease) error {
 	if err := p.table.Add(l.Owner.String(), mappings(l)); err != nil {
 		return err
 	}
-	dropFlows(l, p.log)
+	p.dropFlows(l)
 	return nil
 }
 
@@ -290,7 +276,12 @@ func (p *Plugin) del(a Args) error {
 		return nil
 	}
 	if len(lease.Ports) > 0 {
-		dropFlows(lease, p.log)
+		p.dropFlows(lease)
+	}
+	if lease.Shape.Egress > 0 {
+		if err := p.doom(ifbName(lease.Owner)); err != nil {
+			return err
+		}
 	}
 	return p.leases.Release(a.owner())
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -52,20 +53,26 @@ func subnets(l ipam.Lease) []netip.Prefix {
 func mappings(l ipam.Lease) []nat.Mapping {
 	var out []nat.Mapping
 	for _, port := range l.Ports {
+		host := port.HostIP
+		if host.IsUnspecified() {
+			host = netip.Addr{}
+		}
 		for _, a := range l.Addrs {
 			if port.HostIP.IsValid() && port.HostIP.Is4() != a.Addr().Is4() {
 				continue
 			}
-			out = append(out, nat.Mapping{
-				Protocol: port.Protocol, HostIP: port.HostIP, HostPort: port.HostPort,
-				Pod: a.Addr(), PodPort: port.PodPort,
-			})
+			m := nat.Mapping{Protocol: port.Protocol, HostIP: host, HostPort: port.HostPort, Pod: a.Addr(), PodPort: port.PodPort}
+			if !slices.Contains(out, m) { // once for all addresses, once for 0.0.0.0
+				out = append(out, m)
+			}
 		}
 	}
 	return out
 }
 
-func parsePorts(in []PortMapping) ([]ipam.Port, error) {
+// parsePorts reads the portMappings capability. A host address must be of a family
+// that the pod has: else nothing would ever answer there.
+func parsePorts(in []PortMapping, subnets []netip.Prefix) ([]ipam.Port, error) {
 	var out []ipam.Port
 	for i, m := range in {
 		if m.HostPort == 0 {
@@ -80,12 +87,10 @@ func parsePorts(in []PortMapping) ([]ipam.Port, error) {
 			if err != nil {
 				return nil, fmt.Errorf("portMappings[%d].hostIP: %w", i, err)
 			}
-			if ip = ip.Unmap(); !ip.IsUnspecified() {
-				port.HostIP = ip
+			port.HostIP = ip.Unmap()
+			if !slices.ContainsFunc(subnets, func(s netip.Prefix) bool { return s.Addr().Is4() == port.HostIP.Is4() }) {
+				return nil, fmt.Errorf("portMappings[%d].hostIP: the pod has no address of the family of %s", i, port.HostIP)
 			}
-		}
-		if port.HostIP.Is6() {
-			return nil, fmt.Errorf("portMappings[%d].hostIP: %s: the built-in network is IPv4 only", i, port.HostIP)
 		}
 		out = append(out, port)
 	}

@@ -3,15 +3,9 @@ package bridge
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/netip"
-	"os"
-	"strings"
 	"time"
-
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/cri-mini/cri-mini/netns/ipam"
 	"github.com/cri-mini/cri-mini/netns/nat"
@@ -37,7 +31,7 @@ func (p *Plugin) Restore() error {
 		all = append(all, subnets(l)...)
 	}
 	p.table.Reset(owners)
-	return p.ensure(all, 0, true)
+	return p.ensure(all, true)
 }
 
 // Verify repairs what somebody else removed: the bridge (a network manager) or
@@ -56,7 +50,7 @@ func (p *Plugin) Verify() error {
 	}
 	if l, err := p.host.LinkByName(p.bridge); err != nil || l.Attrs().Index != p.index {
 		p.log.Warn("pod bridge was removed; making it again", "obj", p.bridge)
-		return p.ensure(all, 0, true)
+		return p.ensure(all, true)
 	}
 	there, err := p.table.Present()
 	if err != nil {
@@ -82,7 +76,7 @@ func (p *Plugin) Remove() error {
 
 // ensure makes the bridge serve the subnets. force does it even where memory
 // says that it was done.
-func (p *Plugin) ensure(want []netip.Prefix, mtu int, force bool) error {
+func (p *Plugin) ensure(want []netip.Prefix, force bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	fresh := force
@@ -92,24 +86,25 @@ func (p *Plugin) ensure(want []netip.Prefix, mtu int, force bool) error {
 	if !fresh && p.index != 0 {
 		return nil
 	}
-	for _, s := range want {
-		if err := p.overlap(s); err != nil {
-			return err
-		}
-	}
-	if err := p.forwarding(); err != nil {
+	if err := p.prepareHost(want); err != nil {
 		return err
 	}
-	br, err := p.bridgeLink(mtu)
+	br, err := p.bridgeLink()
 	if err != nil {
 		return err
 	}
 	for _, s := range want {
 		gw := netip.PrefixFrom(ipam.Gateway(s), s.Bits())
-		err := p.host.AddrReplace(br, &netlink.Addr{IPNet: ipNet(gw)})
-		if err != nil {
+		if s.Addr().Is6() {
+			if err := setSysctl("ipv6/conf/"+p.bridge+"/disable_ipv6", "0"); err != nil {
+				return err
+			}
+			p.ownLoopback(br)
+		}
+		if err := p.host.AddrReplace(br, address(gw)); err != nil {
 			return fmt.Errorf("add address %s to bridge %s: %w", gw, p.bridge, err)
 		}
+		awaitLocal(p.host, gw.Addr(), time.Now().Add(100*time.Millisecond))
 		p.up[s] = true
 	}
 	all := make([]netip.Prefix, 0, len(p.up))
@@ -148,137 +143,6 @@ func (p *Plugin) adopt() {
 		awaitUp(p.host, LinkName(l.Owner), end)
 		awaitUp(p.host, p.bridge, end)
 	}
-}
-
-func (p *Plugin) bridgeLink(mtu int) (netlink.Link, error) {
-	l, err := p.host.LinkByName(p.bridge)
-	if errors.As(err, new(netlink.LinkNotFoundError)) {
-		if mtu == 0 {
-			mtu = p.uplinkMTU()
-		}
-		attrs := netlink.NewLinkAttrs()
-		attrs.Name, attrs.HardwareAddr, attrs.MTU, attrs.Flags = p.bridge, Mac, mtu, net.FlagUp
-		if err := p.host.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil && !errors.Is(err, unix.EEXIST) {
-			return nil, fmt.Errorf("create bridge %s: %w", p.bridge, err)
-		}
-		l, err = p.host.LinkByName(p.bridge)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("find bridge %s: %w", p.bridge, err)
-	}
-	if l.Type() != "bridge" {
-		return nil, fmt.Errorf("find bridge %s: it is a %s; set network.bridge to another name", p.bridge, l.Type())
-	}
-	if l.Attrs().HardwareAddr.String() != Mac.String() {
-		if err := p.host.LinkSetHardwareAddr(l, Mac); err != nil {
-			return nil, fmt.Errorf("set address of bridge %s: %w", p.bridge, err)
-		}
-	}
-	if err := p.host.LinkSetUp(l); err != nil {
-		return nil, fmt.Errorf("set bridge %s up: %w", p.bridge, err)
-	}
-	p.bridgeSysctls()
-	return l, nil
-}
-
-// bridgeSysctls: the host ports on 127.0.0.1 need route_localnet (the guard
-// chain takes back what else it opens); a pod must not configure the host by
-// router advertisements (CVE-2020-10749).
-func (p *Plugin) bridgeSysctls() {
-	if err := setSysctl("ipv4/conf/"+p.bridge+"/route_localnet", "1"); err != nil {
-		p.log.Warn("host ports will not answer on 127.0.0.1", "obj", p.bridge, "err", err)
-	}
-	err := setSysctl("ipv6/conf/"+p.bridge+"/accept_ra", "0")
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		p.log.Warn("bridge accepts router advertisements", "obj", p.bridge, "err", err)
-	}
-}
-
-// forwarding turns net.ipv4.ip_forward on if it is off, and says so: it is the
-// one setting of the host outside our own interfaces.
-func (p *Plugin) forwarding() error {
-	const key = "ipv4/ip_forward"
-	v, err := os.ReadFile("/proc/sys/net/" + key)
-	if err != nil {
-		return fmt.Errorf("read net.ipv4.ip_forward: %w", err)
-	}
-	if strings.TrimSpace(string(v)) != "0" {
-		return nil
-	}
-	if err := setSysctl(key, "1"); err != nil {
-		return fmt.Errorf("pods cannot reach other networks: %w; run sysctl -w net.ipv4.ip_forward=1", err)
-	}
-	p.changed("net.ipv4.ip_forward")
-	p.log.Info("turned net.ipv4.ip_forward on for the pod network", "obj", p.bridge)
-	return nil
-}
-
-func setSysctl(key, value string) error {
-	path := "/proc/sys/net/" + key
-	if old, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(old)) == value {
-		return nil
-	}
-	if err := os.WriteFile(path, []byte(value), 0); err != nil {
-		return fmt.Errorf("set net/%s=%s: %w", key, value, err)
-	}
-	return nil
-}
-
-// uplinkMTU is the MTU of the interface with the default route, so that what a
-// pod sends fits there too; 1500 without one.
-func (p *Plugin) uplinkMTU() int {
-	routes, err := p.host.RouteList(nil, netlink.FAMILY_V4)
-	if err != nil {
-		return 1500
-	}
-	for _, r := range routes {
-		if r.Dst == nil || r.Dst.IP.IsUnspecified() {
-			if l, err := p.host.LinkByIndex(r.LinkIndex); err == nil {
-				return l.Attrs().MTU
-			}
-		}
-	}
-	return 1500
-}
-
-// Overlap says whether a subnet is in use on this host by something else.
-func (p *Plugin) Overlap(subnets []netip.Prefix) error {
-	for _, s := range subnets {
-		if err := p.overlap(s); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// overlap looks for routes inside the subnet (or equal to it) that lead
-// elsewhere than to our bridge: they would swallow pod traffic. A wider route
-// is harmless, ours is more specific.
-func (p *Plugin) overlap(s netip.Prefix) error {
-	routes, err := p.host.RouteList(nil, netlink.FAMILY_V4)
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return fmt.Errorf("list routes: %w", err)
-	}
-	own := -1
-	if l, err := p.host.LinkByName(p.bridge); err == nil {
-		own = l.Attrs().Index
-	}
-	for _, r := range routes {
-		if r.Dst == nil || r.LinkIndex == own {
-			continue
-		}
-		addr, _ := netip.AddrFromSlice(r.Dst.IP.To4())
-		ones, _ := r.Dst.Mask.Size()
-		if ones < s.Bits() || !s.Contains(addr) {
-			continue
-		}
-		dev := fmt.Sprint(r.LinkIndex)
-		if l, err := p.host.LinkByIndex(r.LinkIndex); err == nil {
-			dev = l.Attrs().Name
-		}
-		return fmt.Errorf("pod CIDR %s overlaps the route to %s on %s: set network.pod_cidr to a free range", s, r.Dst, dev)
-	}
-	return nil
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {

@@ -17,7 +17,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -46,9 +45,15 @@ func (o Owner) String() string { return o.Pod + "@" + o.IfName }
 // Port is one host port that leads to the lease's address.
 type Port struct {
 	Protocol string     `json:"protocol"` // tcp, udp or sctp
-	HostIP   netip.Addr `json:"hostIP"`   // zero: every local address
+	HostIP   netip.Addr `json:"hostIP"`   // zero: every local address; 0.0.0.0 or ::, of that family
 	HostPort uint16     `json:"hostPort"`
 	PodPort  uint16     `json:"podPort"`
+}
+
+// Shape is what the owner may receive and send, in bits per second; 0 is no limit.
+type Shape struct {
+	Ingress uint64 `json:"ingress,omitempty"`
+	Egress  uint64 `json:"egress,omitempty"`
 }
 
 // Lease is what the file holds. Addrs has one prefix per address family: the
@@ -58,6 +63,7 @@ type Lease struct {
 	Network string         `json:"network"` // name in the conflist
 	Addrs   []netip.Prefix `json:"addrs"`
 	Ports   []Port         `json:"ports,omitempty"`
+	Shape   Shape          `json:"shape,omitzero"`
 }
 
 // Store is the set of leases under one directory. One process may use a
@@ -171,13 +177,8 @@ func (s *Store) Acquire(l Lease, subnets []netip.Prefix) (lease Lease, had bool,
 	if l, ok := s.leases[l.Owner]; ok {
 		return l, true, nil
 	}
-	l.Addrs = nil
-	for _, subnet := range subnets {
-		addr, err := s.pick(subnet)
-		if err != nil {
-			return Lease{}, false, err
-		}
-		l.Addrs = append(l.Addrs, netip.PrefixFrom(addr, subnet.Bits()))
+	if l.Addrs, err = s.pickAll(subnets); err != nil {
+		return Lease{}, false, err
 	}
 	if err := s.write(l); err != nil {
 		return Lease{}, false, fmt.Errorf("write lease of %s: %w", l.Owner, err)
@@ -205,88 +206,6 @@ func (s *Store) write(l Lease) error {
 	}
 	return nil
 }
-
-// pick goes round the subnet from where the last lease ended. Addresses that
-// were freed within rest are taken only when nothing else is left, the one that
-// rested longest first.
-func (s *Store) pick(subnet netip.Prefix) (netip.Addr, error) {
-	first, last := Range(subnet)
-	start, ok := s.next[subnet]
-	if !ok {
-		start = s.first(first, last)
-	}
-	if start.Less(first) || last.Less(start) {
-		start = first
-	}
-	var rested netip.Addr
-	for a := start; ; {
-		if _, used := s.used[a]; !used {
-			at, freed := s.freed[a]
-			if !freed || s.now().Sub(at) >= rest {
-				delete(s.freed, a)
-				return a, nil
-			}
-			if !rested.IsValid() || at.Before(s.freed[rested]) {
-				rested = a
-			}
-		}
-		if a = next(a, first, last); a == start {
-			break
-		}
-	}
-	if rested.IsValid() {
-		return rested, nil
-	}
-	return netip.Addr{}, fmt.Errorf("pod CIDR %s: %w (%d in use)", subnet, ErrFull, s.count(subnet))
-}
-
-// first is where a new process begins: at the first address in a new directory,
-// else anywhere, because the address the process before it freed last may still
-// be on a dying veth.
-func (s *Store) first(first, last netip.Addr) netip.Addr {
-	if !s.reused {
-		return first
-	}
-	a := first
-	for n := rand.IntN(1 << 12); n > 0; n-- {
-		a = next(a, first, last)
-	}
-	return a
-}
-
-func next(a, first, last netip.Addr) netip.Addr {
-	if a == last {
-		return first
-	}
-	return a.Next()
-}
-
-func (s *Store) count(subnet netip.Prefix) int {
-	n := 0
-	for a := range s.used {
-		if subnet.Contains(a) {
-			n++
-		}
-	}
-	return n
-}
-
-// Range returns the first and the last address of a subnet that a pod can have.
-func Range(subnet netip.Prefix) (first, last netip.Addr) {
-	first = Gateway(subnet).Next()
-	b := subnet.Addr().AsSlice()
-	for i := subnet.Bits(); i < len(b)*8; i++ {
-		b[i/8] |= 1 << (7 - i%8)
-	}
-	last, _ = netip.AddrFromSlice(b)
-	if last.Is4() {
-		last = last.Prev()
-	}
-	return first, last
-}
-
-// Gateway is the address of the bridge in a subnet: the first one.
-func Gateway(subnet netip.Prefix) netip.Addr { return subnet.Masked().Addr().Next() }
 
 // Get returns the owner's lease.
 func (s *Store) Get(o Owner) (Lease, bool) {

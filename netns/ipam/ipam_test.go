@@ -163,3 +163,48 @@ func TestRestartDoesNotReuseAtOnce(t *testing.T) {
 		t.Errorf("the address freed last was leased first %d times of 20", same)
 	}
 }
+
+func TestBothFamiliesGoTogether(t *testing.T) {
+	s := open(t, t.TempDir(), "boot")
+	now := time.Now()
+	s.now = func() time.Time { return now }
+	for _, tc := range []struct {
+		name, pod string
+		subnets   []string
+		want      []string
+	}{
+		{"first", "a", []string{"10.0.0.0/29", "fd00::/64"}, []string{"10.0.0.2/29", "fd00::2/64"}},
+		{"second, the other order", "b", []string{"fd00::/64", "10.0.0.0/29"}, []string{"fd00::3/64", "10.0.0.3/29"}},
+		{"IPv6 alone", "c", []string{"fd00::/64"}, []string{"fd00::4/64"}},
+		{"whose number is taken", "d", []string{"10.0.0.0/29", "fd00::/64"}, []string{"10.0.0.4/29", "fd00::5/64"}},
+		{"the smaller subnet of IPv6 leads", "e", []string{"10.0.0.0/8", "fd01::/126"}, []string{"10.0.0.2/8", "fd01::2/126"}},
+	} {
+		var subnets []netip.Prefix
+		for _, x := range tc.subnets {
+			subnets = append(subnets, netip.MustParsePrefix(x))
+		}
+		if tc.name == "the smaller subnet of IPv6 leads" {
+			s = open(t, t.TempDir(), "boot")
+		}
+		l, _, err := s.Acquire(Lease{Owner: Owner{tc.pod, "eth0"}}, subnets)
+		if err != nil {
+			t.Fatalf("%s: %v", tc.name, err)
+		}
+		var got []string
+		for _, a := range l.Addrs {
+			got = append(got, a.String())
+		}
+		if d := cmp.Diff(tc.want, got); d != "" {
+			t.Errorf("%s: %s", tc.name, d)
+		}
+	}
+	// Nothing is taken when one of the two is full.
+	full := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd01::/126")}
+	if _, _, err := s.Acquire(Lease{Owner: Owner{"f", "eth0"}}, full); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := s.Acquire(Lease{Owner: Owner{"g", "eth0"}}, full)
+	if !errors.Is(err, ErrFull) || !strings.Contains(err.Error(), "fd01::/126") || len(s.List()) != 2 {
+		t.Errorf("third pod of fd01::/126: %v with %d leases, want ErrFull and 2", err, len(s.List()))
+	}
+}

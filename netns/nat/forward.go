@@ -15,20 +15,47 @@ import (
 // about our bridge.
 type Drop struct {
 	Family, Table, Chain string
+	Legacy               bool   // of iptables-legacy, not of nftables
 	Fix                  string // shell command
 }
 
 func (d Drop) String() string {
-	return fmt.Sprintf("nft table %s %s, chain %s, drops forwarded packets, so pods may reach nothing beyond this host; allow the pod bridge: %s",
-		d.Family, d.Table, d.Chain, d.Fix)
+	kind := "nft"
+	if d.Legacy {
+		kind = "iptables-legacy"
+	}
+	return fmt.Sprintf("%s table %s %s, chain %s, drops forwarded packets, so pods may reach nothing beyond this host; allow the pod bridge: %s",
+		kind, d.Family, d.Table, d.Chain, d.Fix)
 }
 
-// ForeignDrops looks for base chains on the forward hook, of other tables, whose
-// policy is drop or whose last rule drops or rejects all that is left. A table
-// in which some rule names the bridge and does not drop is taken as settled: its
-// owner has been told about us. Old-style iptables (not iptables-nft) has no
-// place in nftables and is not seen.
-func ForeignDrops(bridge string) ([]Drop, error) {
+// ForeignDrops looks for what keeps pods from the world: base chains on the
+// forward hook, of other tables, whose policy is drop or whose last rule drops or
+// rejects all that is left; and the same in the tables of iptables-legacy, which
+// are no part of nftables. A table in which some rule names the bridge and does
+// not drop is taken as settled: its owner has been told about us. Tables of IPv6
+// count if pods have it.
+func ForeignDrops(bridge string, ipv6 bool) ([]Drop, error) {
+	drops, err := nftDrops(bridge, ipv6)
+	if err != nil {
+		return nil, err
+	}
+	families := []xtFamily{xt4}
+	if ipv6 {
+		families = append(families, xt6)
+	}
+	for _, f := range families {
+		d, err := f.drops(bridge)
+		if err != nil {
+			return nil, err
+		}
+		if d {
+			drops = append(drops, Drop{Family: f.name, Table: "filter", Chain: "FORWARD", Legacy: true, Fix: accept(f.command+"-legacy", "FORWARD", bridge)})
+		}
+	}
+	return drops, nil
+}
+
+func nftDrops(bridge string, ipv6 bool) ([]Drop, error) {
 	c, err := nftables.New(nftables.AsLasting())
 	if err != nil {
 		return nil, fmt.Errorf("open nftables: %w", err)
@@ -40,7 +67,7 @@ func ForeignDrops(bridge string) ([]Drop, error) {
 	}
 	var out []Drop
 	for _, ch := range chains {
-		if !onForward(ch) || ch.Table.Name == bridge {
+		if !onForward(ch, ipv6) || ch.Table.Name == bridge {
 			continue
 		}
 		drops := ch.Policy != nil && *ch.Policy == nftables.ChainPolicyDrop
@@ -59,16 +86,18 @@ func ForeignDrops(bridge string) ([]Drop, error) {
 			return nil, err
 		}
 		if !settled {
-			out = append(out, Drop{Family: family(ch.Table), Table: ch.Table.Name, Chain: ch.Name, Fix: fix(chains, ch, bridge)})
+			out = append(out, Drop{Family: familyName(ch.Table), Table: ch.Table.Name, Chain: ch.Name, Fix: fix(chains, ch, bridge)})
 		}
 	}
 	return out, nil
 }
 
-func onForward(ch *nftables.Chain) bool {
+func onForward(ch *nftables.Chain, ipv6 bool) bool {
+	if ch.Hooknum == nil || *ch.Hooknum != *nftables.ChainHookForward || ch.Type != nftables.ChainTypeFilter {
+		return false
+	}
 	f := ch.Table.Family
-	return ch.Hooknum != nil && *ch.Hooknum == *nftables.ChainHookForward && ch.Type == nftables.ChainTypeFilter &&
-		(f == nftables.TableFamilyIPv4 || f == nftables.TableFamilyINet)
+	return f == nftables.TableFamilyIPv4 || f == nftables.TableFamilyINet || ipv6 && f == nftables.TableFamilyIPv6
 }
 
 // dropsAll: nothing but counters and logs before the verdict.
@@ -135,11 +164,22 @@ func allows(r *nftables.Rule, bridge string) (in, out bool) {
 	return in, out
 }
 
-func family(t *nftables.Table) string {
-	if t.Family == nftables.TableFamilyIPv4 {
+func familyName(t *nftables.Table) string {
+	switch t.Family {
+	case nftables.TableFamilyIPv4:
 		return "ip"
+	case nftables.TableFamilyIPv6:
+		return "ip6"
 	}
 	return "inet"
+}
+
+// accept lets the bridge's packets pass in both directions, at the chain's head.
+func accept(command, chain, bridge string) string {
+	rule := func(flag string) string {
+		return strings.Join([]string{command, "-I", chain, flag, bridge, "-j ACCEPT"}, " ")
+	}
+	return rule("-i") + " && " + rule("-o")
 }
 
 // fix is the command in the words of the program that owns the chain.
@@ -152,19 +192,22 @@ func fix(chains []*nftables.Chain, ch *nftables.Chain, bridge string) string {
 		}
 		return false
 	}
-	both := func(format string) string {
-		return strings.ReplaceAll(strings.ReplaceAll(format, "BR", bridge), "CHAIN", ch.Name)
+	name, iptables := familyName(ch.Table), "iptables"
+	if name == "ip6" {
+		iptables = "ip6tables"
 	}
 	switch {
 	case ch.Table.Name == "firewalld":
-		return both("firewall-cmd --permanent --zone=trusted --add-interface=BR && firewall-cmd --reload")
-	case has("ufw-user-forward"):
-		return both("ufw route allow in on BR && ufw route allow out on BR")
+		return "firewall-cmd --permanent --zone=trusted --add-interface=" + bridge + " && firewall-cmd --reload"
+	case has("ufw-user-forward"), has("ufw6-user-forward"):
+		return "ufw route allow in on " + bridge + " && ufw route allow out on " + bridge
 	case has("DOCKER-USER"):
-		return both("iptables -I DOCKER-USER -i BR -j ACCEPT && iptables -I DOCKER-USER -o BR -j ACCEPT")
-	case family(ch.Table) == "ip" && ch.Table.Name == "filter" && ch.Name == "FORWARD":
-		return both("iptables -I FORWARD -i BR -j ACCEPT && iptables -I FORWARD -o BR -j ACCEPT")
+		return accept(iptables, "DOCKER-USER", bridge)
+	case name != "inet" && ch.Table.Name == "filter" && ch.Name == "FORWARD":
+		return accept(iptables, "FORWARD", bridge)
 	}
-	t := family(ch.Table) + " " + ch.Table.Name
-	return fmt.Sprintf("nft insert rule %s %s iifname %s accept && nft insert rule %s %s oifname %s accept", t, ch.Name, bridge, t, ch.Name, bridge)
+	rule := func(key string) string {
+		return strings.Join([]string{"nft insert rule", name, ch.Table.Name, ch.Name, key, bridge, "accept"}, " ")
+	}
+	return rule("iifname") + " && " + rule("oifname")
 }

@@ -102,7 +102,12 @@ func (t *Table) Reset(owners map[string][]Mapping) {
 }
 
 func (t *Table) conflict(owner string, ms []Mapping) error {
+	own := map[key]Mapping{}
 	for _, m := range ms {
+		if o, ok := own[m.key()]; ok && o != m {
+			return fmt.Errorf("host port %s leads to container ports %d and %d", m, o.PodPort, m.PodPort)
+		}
+		own[m.key()] = m
 		if _, ok := protocols[m.Protocol]; !ok {
 			return fmt.Errorf("host port %s: protocol is none of tcp, udp, sctp", m)
 		}

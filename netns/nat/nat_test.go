@@ -51,7 +51,7 @@ func TestConflict(t *testing.T) {
 }
 
 func TestElements(t *testing.T) {
-	e := elementsOf([]Mapping{mapping("tcp", "", 8080, "10.0.0.2"), mapping("tcp", "127.0.0.1", 8080, "10.0.0.2")})
+	e := elementsOf(v4, []Mapping{mapping("tcp", "", 8080, "10.0.0.2"), mapping("tcp", "127.0.0.1", 8080, "10.0.0.2")})
 	target := []byte{10, 0, 0, 2, 0, 80, 0, 0}
 	if d := cmp.Diff([]nftables.SetElement{{Key: []byte{6, 0, 0, 0, 0x1f, 0x90, 0, 0}, Val: target}}, e.any); d != "" {
 		t.Error(d)
@@ -74,8 +74,18 @@ func TestSubnetElements(t *testing.T) {
 		{Key: []byte{10, 0, 0, 0}}, {Key: []byte{11, 0, 0, 0}, IntervalEnd: true},
 		{Key: []byte{192, 0, 2, 0}}, {Key: []byte{192, 0, 3, 0}, IntervalEnd: true},
 	}
-	if d := cmp.Diff(want, table.subnetElements()); d != "" {
+	if d := cmp.Diff(want, table.subnetElements(v4)); d != "" {
 		t.Error(d)
+	}
+	end := make([]byte, 16)
+	end[0], end[7] = 0xfd, 1 // fd00:0:0:1::
+	want = []nftables.SetElement{{Key: append([]byte{0xfd}, make([]byte, 15)...)}, {Key: end, IntervalEnd: true}}
+	if d := cmp.Diff(want, table.subnetElements(v6)); d != "" {
+		t.Error(d)
+	}
+	table.subnets = []netip.Prefix{netip.MustParsePrefix("ff00::/8")} // has no end
+	if got := table.subnetElements(v6); len(got) != 1 {
+		t.Errorf("%d elements for ff00::/8, want the start alone", len(got))
 	}
 }
 
@@ -90,6 +100,8 @@ func TestFix(t *testing.T) {
 		{"docker", "filter", nftables.TableFamilyIPv4, []string{"FORWARD", "DOCKER-USER"}, "iptables -I DOCKER-USER -i br0"},
 		{"ufw", "filter", nftables.TableFamilyIPv4, []string{"FORWARD", "ufw-user-forward"}, "ufw route allow in on br0"},
 		{"firewalld", "firewalld", nftables.TableFamilyINet, []string{"filter_FORWARD"}, "firewall-cmd --permanent --zone=trusted --add-interface=br0"},
+		{"docker, IPv6", "filter", nftables.TableFamilyIPv6, []string{"FORWARD", "DOCKER-USER"}, "ip6tables -I DOCKER-USER -i br0 -j ACCEPT && ip6tables -I DOCKER-USER -o br0"},
+		{"ufw, IPv6", "filter", nftables.TableFamilyIPv6, []string{"FORWARD", "ufw6-user-forward"}, "ufw route allow in on br0"},
 		{"own rules", "fw", nftables.TableFamilyINet, []string{"fwd"}, "nft insert rule inet fw fwd iifname br0 accept && nft insert rule inet fw fwd oifname br0 accept"},
 	} {
 		table := &nftables.Table{Name: tc.table, Family: tc.family}

@@ -1,0 +1,177 @@
+package netns
+
+import (
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+
+	"github.com/cri-mini/cri-mini/netns/nat"
+)
+
+func setLocalnet(value string, names ...string) error {
+	var errs []error
+	for _, name := range names {
+		errs = append(errs, os.WriteFile("/proc/sys/net/ipv4/conf/"+name+"/route_localnet", []byte(value), 0))
+	}
+	return errors.Join(errs...)
+}
+
+// leakLoopback makes a machine send 127.0.0.0/8 through an interface, as whoever
+// has NET_ADMIN on it can.
+func leakLoopback(iface, gateway string) error {
+	if err := setLocalnet("1", "all", iface); err != nil {
+		return err
+	}
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	addrs, err := netlink.AddrList(lo, netlink.FAMILY_ALL)
+	if err != nil {
+		return err
+	}
+	for _, addr := range addrs {
+		if err := netlink.AddrDel(lo, &addr); err != nil {
+			return err
+		}
+	}
+	out, err := netlink.LinkByName(iface)
+	if err != nil {
+		return err
+	}
+	_, dst, _ := net.ParseCIDR("127.0.0.0/8")
+	return netlink.RouteAdd(&netlink.Route{LinkIndex: out.Attrs().Index, Dst: dst, Gw: net.ParseIP(gateway)})
+}
+
+func flushGuard(t testing.TB) {
+	t.Helper()
+	c, err := nftables.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := &nftables.Table{Name: "cri-mini0", Family: nftables.TableFamilyINet}
+	c.FlushChain(&nftables.Chain{Name: "guard", Table: table})
+	if err := c.Flush(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// route_localnet on the bridge must not open the host's loopback to pods.
+func TestPodCannotReachHostLoopback(t *testing.T) {
+	n := network(t, host(t), nil)
+	a := attach(t, n, "a")
+	serve(t, "", "tcp", "127.0.0.1:6443", "secret")
+	if err := in(t, a.ns, func() error { return leakLoopback(IfName, "10.88.0.1") }); err != nil {
+		t.Fatal(err)
+	}
+	want(t, "with the guard", ask(t, a.ns, "tcp", "127.0.0.1:6443"), "")
+	flushGuard(t)
+	want(t, "without the guard (this proves the attack)", ask(t, a.ns, "tcp", "127.0.0.1:6443"), "secret ")
+}
+
+// Nor to the node's neighbours: the bridge alone has route_localnet, and where
+// kube-proxy has set it for all interfaces the guard holds.
+func TestNeighbourCannotReachHostLoopback(t *testing.T) {
+	n := network(t, host(t), nil)
+	away := outside(t)
+	attach(t, n, "a", PortMapping{ContainerPort: 80, HostPort: 8080, HostIP: "127.0.0.1"})
+	serve(t, "", "tcp", "127.0.0.1:6443", "secret")
+	if err := in(t, away, func() error { return leakLoopback("wire", hostIP) }); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"all": "0", "uplink": "0", "cri-mini0": "1"} {
+		got, err := os.ReadFile("/proc/sys/net/ipv4/conf/" + name + "/route_localnet")
+		if err != nil || strings.TrimSpace(string(got)) != want {
+			t.Errorf("route_localnet of %s is %s, %v; want %s", name, got, err, want)
+		}
+	}
+	want(t, "as the host is", ask(t, away, "tcp", "127.0.0.1:6443"), "")
+	if err := setLocalnet("1", "all"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = setLocalnet("0", "all") })
+	want(t, "route_localnet for all", ask(t, away, "tcp", "127.0.0.1:6443"), "")
+	flushGuard(t)
+	want(t, "without the guard (this proves the attack)", ask(t, away, "tcp", "127.0.0.1:6443"), "secret ")
+}
+
+// ::1 on a wire is dropped by the kernel, the route of [::1] host ports notwithstanding.
+func TestHostLoopbackIPv6IsClosed(t *testing.T) {
+	n := dualStack(t)
+	a := attach(t, n, "a")
+	away := outside(t)
+	serve(t, "", "tcp6", "[::1]:6443", "secret")
+	leak := func(ns, iface, gateway string) {
+		t.Helper()
+		if err := in(t, ns, func() error {
+			lo, err := netlink.LinkByName("lo")
+			if err != nil {
+				return err
+			}
+			if err := netlink.LinkSetDown(lo); err != nil {
+				return err
+			}
+			out, err := netlink.LinkByName(iface)
+			if err != nil {
+				return err
+			}
+			_, dst, _ := net.ParseCIDR("::1/128")
+			return netlink.RouteAdd(&netlink.Route{LinkIndex: out.Attrs().Index, Dst: dst, Gw: net.ParseIP(gateway)})
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	leak(a.ns, IfName, gateway6)
+	leak(away, "wire", hostIP6)
+	want(t, "from a pod", ask(t, a.ns, "tcp", "[::1]:6443"), "")
+	want(t, "from a neighbour", ask(t, away, "tcp", "[::1]:6443"), "")
+	want(t, "from the host", ask(t, "", "tcp", "[::1]:6443"), "secret ::1")
+}
+
+func TestForeignLegacyDrop(t *testing.T) {
+	n := dualStack(t)
+	away := outside(t)
+	serve(t, away, "tcp", ":80", "away")
+	a := attach(t, n, "a")
+	if drops, err := nat.ForeignDrops("cri-mini0", true); err != nil || len(drops) != 0 {
+		t.Fatalf("drops %v, %v before there are any", drops, err)
+	}
+	if left, _ := filepath.Glob("/proc/net/ip_tables_names"); len(left) == 0 {
+		t.Skip("needs a kernel with CONFIG_IP_NF_IPTABLES_LEGACY")
+	}
+	shell(t, "iptables-legacy -A FORWARD -i docker0 -j ACCEPT && iptables-legacy -P FORWARD DROP && ip6tables-legacy -P FORWARD DROP")
+	t.Cleanup(func() {
+		shell(t, "for c in iptables-legacy ip6tables-legacy; do $c -F FORWARD; $c -P FORWARD ACCEPT; done")
+	})
+	to4, to6 := outsideIP+":80", "["+outsideIP6+"]:80"
+	want(t, "under the drop", ask(t, a.ns, "tcp", to4), "")
+	want(t, "under the drop, IPv6", ask(t, a.ns, "tcp", to6), "")
+	s := n.Status(ctx)
+	for _, part := range []string{"iptables-legacy table ip filter, chain FORWARD", "ip6tables-legacy -I FORWARD -o cri-mini0 -j ACCEPT"} {
+		if !s.Ready || s.Reason != ReasonForeignForward || !strings.Contains(s.Message, part) {
+			t.Errorf("status %+v lacks %q", s, part)
+		}
+	}
+	drops, err := nat.ForeignDrops("cri-mini0", true)
+	if err != nil || len(drops) != 2 {
+		t.Fatalf("drops %v, err %v", drops, err)
+	}
+	shell(t, "iptables-legacy -A FORWARD -i cri-mini0 -j DROP && iptables-legacy -A FORWARD -o cri-mini0 -j DROP")
+	if again, err := nat.ForeignDrops("cri-mini0", false); err != nil || len(again) != 1 {
+		t.Errorf("rules that drop what is the bridge's count as settled: %v, %v", again, err)
+	}
+	for _, d := range drops {
+		shell(t, d.Fix)
+	}
+	if s := n.Status(ctx); s.Message != "" {
+		t.Errorf("status after the fix: %+v", s)
+	}
+	want(t, "after the fix", ask(t, a.ns, "tcp", to4), "away ")
+	want(t, "after the fix, IPv6", ask(t, a.ns, "tcp", to6), "away ")
+}
