@@ -164,6 +164,9 @@ func (m *Manager) plan(c *Container) (*plan.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := m.makeSkeleton(); err != nil {
+		return nil, err
+	}
 	o := m.options(c.ID)
 	o.Bundle = c.dir()
 	o.Rootfs = compile.Rootfs{Lower: append(lower, m.skeleton()), Upper: filepath.Join(m.layer(c.ID), "upper"), Work: filepath.Join(m.layer(c.ID), "work")}

@@ -209,7 +209,8 @@ func find[T any](all map[string]*T, id string) (*T, error) {
 }
 
 // makeSkeleton makes the bottom layer that every container has: the mount points that nearly every image lacks
-// or has anyway. With them there, a start writes nothing into the writable layer (0.2–0.9 ms on ext4).
+// or has anyway. With them there, a start writes nothing into the writable layer (0.2–0.9 ms on ext4). It is looked at
+// again with each plan, by nine look-ups: one who tidies up the state directory would stop every start.
 func (m *Manager) makeSkeleton() error {
 	root := m.skeleton()
 	for _, dir := range []string{"proc", "sys", "dev", "etc", "run"} {
