@@ -15,6 +15,7 @@ import (
 
 	"github.com/cri-mini/cri-mini/oci"
 	"github.com/cri-mini/cri-mini/runtime/compile"
+	"github.com/cri-mini/cri-mini/runtime/engine"
 	"github.com/cri-mini/cri-mini/runtime/plan"
 )
 
@@ -242,8 +243,10 @@ func (m *Manager) remove(ctx context.Context, c *Container) error {
 // awaitKilled waits until the end of a killed container is recorded. One that does not die in time is named
 // with where it hangs.
 func (m *Manager) awaitKilled(ctx context.Context, c *Container) error {
-	limit := time.NewTimer(10 * time.Second)
+	limit := time.NewTimer(engine.KillLimit)
 	defer limit.Stop()
+	prod := time.AfterFunc(time.Second, func() { m.cfg.Engine.Prod(ctx, c.ID) })
+	defer prod.Stop()
 	for {
 		select {
 		case <-c.ended:

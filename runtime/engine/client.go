@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -35,6 +36,7 @@ type client struct {
 	dead  chan struct{}
 	items chan answer // the list that follows a Welcome, ended by an item without id and pod
 	exits func(*client, *wire.Message)
+	log   *slog.Logger
 }
 
 type answer struct {
@@ -42,15 +44,18 @@ type answer struct {
 	fds []int
 }
 
+// dialLimit bounds the list of what a monitor has; without any answer it is given up earlier, see hungLimit.
+const dialLimit = 30 * time.Second
+
 // dial connects to a monitor's socket and asks what it has.
-func dial(path string, exits func(*client, *wire.Message)) (*client, []answer, error) {
+func (p *pool) dial(path string) (*client, []answer, error) {
 	conn, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: path, Net: "unixpacket"})
 	if err != nil {
 		return nil, nil, fmt.Errorf("connect to monitor %s: %w", filepath.Base(path), err)
 	}
-	c := &client{path: path, conn: conn, calls: map[uint64]chan answer{}, pods: map[string]bool{}, dead: make(chan struct{}), items: make(chan answer, 64), exits: exits}
+	c := &client{path: path, conn: conn, calls: map[uint64]chan answer{}, pods: map[string]bool{}, dead: make(chan struct{}), items: make(chan answer, 64), exits: p.exits, log: p.log}
 	go c.read()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), dialLimit)
 	defer cancel()
 	hello, err := c.call(ctx, &wire.Message{Type: wire.TypeHello})
 	if err != nil {
@@ -79,7 +84,7 @@ func (c *client) read() {
 	defer c.gone()
 	packet, oob := make([]byte, wire.MaxMessage), make([]byte, unix.CmsgSpace(4*wire.MaxFDs))
 	for {
-		n, oobn, _, _, err := c.conn.ReadMsgUnix(packet, oob)
+		n, oobn, flags, _, err := c.conn.ReadMsgUnix(packet, oob)
 		if err != nil || n == 0 {
 			return
 		}
@@ -88,6 +93,9 @@ func (c *client) read() {
 		if err != nil {
 			closeAll(fds)
 			continue
+		}
+		if flags&unix.MSG_CTRUNC != 0 && msg.Err() == nil { // we have room for more than it sends
+			msg.Errno, msg.Error = uint32(unix.EMFILE), "receive the monitor's descriptor: "+unix.EMFILE.Error()
 		}
 		c.deliver(answer{msg, fds})
 	}
@@ -120,6 +128,9 @@ func (c *client) gone() {
 
 // call sends a request and waits for its reply. Errors that the monitor met come back as errors.
 func (c *client) call(ctx context.Context, msg *wire.Message, fds ...int) (answer, error) {
+	if c == nil { // a container that is between two monitors
+		return answer{}, errNotBegun
+	}
 	ch := make(chan answer, 1)
 	c.mu.Lock()
 	c.seq++
@@ -130,10 +141,11 @@ func (c *client) call(ctx context.Context, msg *wire.Message, fds ...int) (answe
 	if len(fds) > 0 {
 		oob = unix.UnixRights(fds...)
 	}
-	if _, _, err := c.conn.WriteMsgUnix(msg.Encode(), oob, nil); err != nil {
+	if err := c.write(msg, oob); err != nil {
 		c.drop(msg.Seq)
 		return answer{}, fmt.Errorf("%w: %w", errNotBegun, err)
 	}
+	defer c.mindSilence()()
 	select {
 	case a := <-ch:
 		if err := a.msg.Err(); err != nil {
@@ -149,6 +161,16 @@ func (c *client) call(ctx context.Context, msg *wire.Message, fds ...int) (answe
 	}
 }
 
+// write sends a packet. A monitor that does not read until the buffer is full, and then for hungLimit, hangs.
+func (c *client) write(msg *wire.Message, oob []byte) error {
+	_ = c.conn.SetWriteDeadline(time.Now().Add(hungLimit))
+	_, _, err := c.conn.WriteMsgUnix(msg.Encode(), oob, nil)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.putDown()
+	}
+	return err
+}
+
 func (c *client) drop(seq uint64) {
 	c.mu.Lock()
 	delete(c.calls, seq)
@@ -157,11 +179,14 @@ func (c *client) drop(seq uint64) {
 
 // tell sends a request whose outcome does not matter now: the monitor keeps its state until it is told again.
 func (c *client) tell(msg *wire.Message) {
+	if c == nil {
+		return
+	}
 	c.mu.Lock()
 	c.seq++
 	msg.Seq = c.seq
 	c.mu.Unlock()
-	_, _, _ = c.conn.WriteMsgUnix(msg.Encode(), nil, nil)
+	_ = c.write(msg, nil)
 }
 
 func listenPacket(path string) (*os.File, error) {

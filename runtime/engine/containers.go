@@ -113,7 +113,10 @@ func (e *Engine) launch(ctx context.Context, r *run, proc *process, timeout time
 	r.onClone = func(s spawned) error { e.born(proc, s); return nil }
 	err := r.walk(ctx, len(r.plan.Ops))
 	if err == nil {
-		return e.settlePID(r, proc)
+		err = e.settlePID(r, proc)
+	}
+	if err == nil {
+		return nil
 	}
 	if r.child.pid == 0 {
 		e.mu.Lock()
@@ -159,8 +162,11 @@ func (e *Engine) settlePID(r *run, proc *process) error {
 		return nil
 	}
 	fd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
+	if errors.Is(err, unix.ESRCH) {
 		return nil // it has ended already; the monitor tells how
+	}
+	if err != nil {
+		return fmt.Errorf("open pidfd of process %d: %w", pid, err)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()

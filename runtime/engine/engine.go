@@ -104,7 +104,7 @@ func Open(cfg Config) (*Engine, []Known, error) {
 	if e.private, err = openPrivate(cfg.RunDir); err != nil {
 		return nil, nil, err
 	}
-	e.pool = &pool{dir: filepath.Join(cfg.RunDir, "monitors"), perPod: max(cfg.PodsPerMonitor, 1), helper: e.helper, exits: e.onExit, died: e.onMonitorDeath, byPod: map[string]*client{}}
+	e.pool = &pool{dir: filepath.Join(cfg.RunDir, "monitors"), perPod: max(cfg.PodsPerMonitor, 1), helper: e.helper, log: cfg.Log, exits: e.onExit, died: e.onMonitorDeath, byPod: map[string]*client{}}
 	go reapStrays(e.closed)
 	var known []Known
 	err = e.pool.attach(func(c *client, it answer) { known = append(known, e.learn(c, it)) })

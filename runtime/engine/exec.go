@@ -113,6 +113,8 @@ func (e *Engine) hangUp(proc *process) {
 	}
 	linux.KillGroup(proc.killDir)
 	_ = e.Signal(proc.id, unix.SIGKILL)
+	prod := time.AfterFunc(hangUpGrace, func() { e.Prod(context.Background(), proc.id) })
+	defer prod.Stop()
 	<-proc.done
 }
 

@@ -1,9 +1,7 @@
 package engine
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -146,156 +144,6 @@ func (p *process) hold() {
 	}
 }
 
-// Adopt takes over a container of which the journal says that it runs and that no monitor knows, because
-// daemon and monitor died. It tells whether it still runs.
-func (e *Engine) Adopt(ctx context.Context, k Known, dir, log string) (bool, error) {
-	fd, err := unix.PidfdOpen(k.PID, 0)
-	if err != nil || linux.StartTime(k.PID) != k.StartTime {
-		if err == nil {
-			_ = unix.Close(fd)
-		}
-		return false, nil
-	}
-	p := &process{id: k.ID, pod: k.Pod, kind: wire.Container, started: true, pid: k.PID, startTime: k.StartTime, dir: dir, log: log, done: make(chan struct{}), pidfd: os.NewFile(uintptr(fd), "pidfd")}
-	e.mu.Lock()
-	p.hold()
-	e.procs[k.ID] = p
-	e.mu.Unlock()
-	e.holdStdin(p)
-	e.rehome(ctx, p)
-	return true, nil
-}
-
-// onMonitorDeath gives the dead monitor's containers to others. They run on meanwhile: their streams are
-// FIFOs that they hold open themselves. Its execs, whose pipes lead to us, we watch ourselves.
-func (e *Engine) onMonitorDeath(c *client) {
-	if e.reconnect(c) {
-		return
-	}
-	e.mu.Lock()
-	var orphans []*process
-	for _, p := range e.procs {
-		if p.client == c && !p.ended() {
-			orphans = append(orphans, p)
-		}
-	}
-	closing := e.closing
-	e.mu.Unlock()
-	if closing {
-		return
-	}
-	_ = os.Remove(c.path)
-	if len(orphans) > 0 {
-		e.cfg.Log.Warn("monitor died, its containers get another", "pid", c.pid, "containers", len(orphans))
-	}
-	for _, p := range orphans {
-		e.mu.Lock()
-		p.lost = p.pidfd == nil // born takes it up, if something was born
-		lost := p.lost
-		e.mu.Unlock()
-		switch {
-		case lost:
-		case p.kind == wire.Exec:
-			go e.watchExec(p)
-		default:
-			e.rehome(context.Background(), p)
-		}
-	}
-}
-
-// rehomeLimit is how long a new monitor is looked for. Without one a container runs on, but nobody reads what it prints.
-const rehomeLimit = time.Minute
-
-// rehome gives a container whose monitor has died to another one, which may die too before it has answered.
-func (e *Engine) rehome(ctx context.Context, p *process) {
-	for end := time.Now().Add(rehomeLimit); ; time.Sleep(20 * time.Millisecond) {
-		next, err := e.pool.of(p.pod)
-		if err == nil {
-			err = e.handOver(ctx, p, next)
-		}
-		switch {
-		case err == nil, errors.Is(err, ErrGone):
-			return
-		case errors.Is(err, ErrMonitorGone) && !errors.Is(err, errNotBegun) && next != nil:
-			return // its death takes the container up again
-		case time.Now().After(end) || ctx.Err() != nil:
-			e.cfg.Log.Error("give container to a new monitor", "pod", p.pod, "ctr", p.id, "err", err)
-			return
-		}
-	}
-}
-
-// reconnect finds out whether the monitor is dead or has only hung up on us, because we did not read for long.
-func (e *Engine) reconnect(c *client) bool {
-	e.mu.Lock()
-	closing := e.closing
-	e.mu.Unlock()
-	if closing {
-		return false
-	}
-	again, items, err := dial(c.path, e.onExit)
-	if err != nil {
-		return false
-	}
-	e.pool.replace(c, again)
-	defer e.rehomeLost(c)
-	for _, it := range items {
-		closeAll(it.fds)
-		e.mu.Lock()
-		p := e.procs[it.msg.ID]
-		if p != nil {
-			p.client = again
-		}
-		e.mu.Unlock()
-		if p != nil && it.msg.Exited && !p.adopted {
-			e.end(p, exitOf(it.msg))
-		}
-	}
-	return true
-}
-
-// rehomeLost gives away again what a monitor should have got and, hung up on, did not.
-func (e *Engine) rehomeLost(c *client) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, p := range e.procs {
-		if p.client == c && p.kind == wire.Container && p.pidfd != nil && !p.ended() {
-			go e.rehome(context.Background(), p)
-		}
-	}
-}
-
-func (e *Engine) handOver(ctx context.Context, p *process, c *client) error {
-	e.mu.Lock()
-	p.client = c
-	if p.pidfd == nil {
-		e.mu.Unlock()
-		return ErrGone
-	}
-	first := !p.adopted
-	if first {
-		p.adopted, p.told = true, make(chan *wire.Message, 1)
-	}
-	tty := p.tty
-	pidfd, err := unix.FcntlInt(p.pidfd.Fd(), unix.F_DUPFD_CLOEXEC, 0) // its end may close ours at any time
-	e.mu.Unlock()
-	if err != nil {
-		return fmt.Errorf("duplicate pidfd: %w", err)
-	}
-	defer unix.Close(pidfd)
-	fds := []int{pidfd}
-	if tty != nil {
-		fds = append(fds, int(tty.Fd()))
-	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	_, err = c.call(ctx, &wire.Message{Type: wire.TypeAdopt, ID: p.id, Pod: p.pod, Kind: p.kind, PID: p.pid, StartTime: p.startTime, Dir: p.dir, Log: p.log, Terminal: tty != nil}, fds...)
-	if first {
-		go e.watchAdopted(p)
-	}
-	return err
-}
-
 // watchExec takes over an exec whose monitor has died, with its deadline.
 func (e *Engine) watchExec(p *process) {
 	var late atomic.Bool
@@ -334,6 +182,10 @@ func (e *Engine) watchAdopted(p *process) {
 // reap it, or init's, and since Linux 6.15 the pidfd keeps the status; on older kernels it is unknown then.
 func (e *Engine) awaitOrphan(p *process) (Exit, bool) {
 	fd, err := e.dupPidfd(p)
+	for err != nil && !errors.Is(err, ErrGone) { // no descriptors; its end stays to be seen
+		time.Sleep(rehomeRest)
+		fd, err = e.dupPidfd(p)
+	}
 	if err != nil {
 		return Exit{}, false
 	}

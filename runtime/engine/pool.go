@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,6 +24,7 @@ type pool struct {
 	dir     string
 	perPod  int // pods per monitor
 	helper  *os.File
+	log     *slog.Logger
 	exits   func(*client, *wire.Message)
 	died    func(*client)
 	mu      sync.Mutex
@@ -42,7 +44,7 @@ func (p *pool) attach(got func(*client, answer)) error {
 		if !strings.HasSuffix(path, ".sock") {
 			continue
 		}
-		c, items, err := dial(path, p.exits)
+		c, items, err := p.dial(path)
 		if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, os.ErrNotExist) || errors.Is(err, ErrMonitorGone) {
 			_ = os.Remove(path)
 			continue
@@ -172,7 +174,7 @@ func (p *pool) start() (*client, error) {
 	}
 	// Ours goes first: with it open, a monitor that has died already would be waited for in its own queue.
 	_ = socket.Close()
-	c, _, err := dial(path, p.exits)
+	c, _, err := p.dial(path)
 	if err != nil {
 		_ = unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0)
 	}

@@ -52,6 +52,10 @@ func (e *Engine) Forget(pod string) {
 	e.pool.forget(pod)
 }
 
+// KillLimit is how long the end of a process that was killed is waited for: longer than what it takes to replace a monitor
+// that hangs.
+const KillLimit = 20 * time.Second
+
 // stop kills a container's init and waits until it has ended. The kernel's namespace rules end the rest of the
 // container with it.
 func (e *Engine) stop(ctx context.Context, id string) error {
@@ -64,8 +68,10 @@ func (e *Engine) stop(ctx context.Context, id string) error {
 	if err := e.Signal(id, unix.SIGKILL); err != nil && !errors.Is(err, ErrGone) {
 		return fmt.Errorf("kill %s: %w", id, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, KillLimit)
 	defer cancel()
+	prod := time.AfterFunc(time.Second, func() { e.Prod(ctx, id) })
+	defer prod.Stop()
 	if _, err := e.Wait(ctx, id); err != nil && !errors.Is(err, ErrGone) {
 		return err
 	}

@@ -45,6 +45,8 @@ func (m *monitor) handle(msg *wire.Message, fds []int) (*wire.Message, int) {
 				m.acknowledge(id)
 			}
 		}
+	case wire.TypePing:
+		closeAll(fds)
 	default:
 		closeAll(fds)
 		done.Error = "unknown message: the daemon is newer than this monitor"

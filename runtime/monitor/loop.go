@@ -29,6 +29,7 @@ type monitor struct {
 	out      []byte
 	null     int
 	now      func() time.Time
+	deaf     time.Time // until then the listening socket is not looked at; zero: it is
 }
 
 // Run serves the listening socket until the last pod is gone. Path is the socket's, removed at the end.
@@ -86,6 +87,10 @@ func (m *monitor) step() error {
 		}
 	}
 	m.killOverdue()
+	if !m.deaf.IsZero() && !m.now().Before(m.deaf) {
+		m.deaf = time.Time{}
+		m.listenFor(unix.EPOLLIN)
+	}
 	return nil
 }
 
@@ -106,18 +111,36 @@ func (m *monitor) unwatch(fd int) {
 	delete(m.handlers, int32(fd))
 }
 
+// deafness is how long the listening socket rests when nobody can be accepted: it stays readable, and waiting for it
+// would be a busy loop.
+const deafness = 500 * time.Millisecond
+
+// accept lets a daemon in. It replaces the one before, whose descriptor it may need: there is one owner of the state
+// directory at a time.
 func (m *monitor) accept() {
 	fd, _, err := unix.Accept4(m.listen, unix.SOCK_CLOEXEC)
+	if err == unix.EMFILE && m.conn >= 0 {
+		m.hangUp()
+		fd, _, err = unix.Accept4(m.listen, unix.SOCK_CLOEXEC)
+	}
+	if err == unix.EMFILE || err == unix.ENFILE || err == unix.ENOMEM || err == unix.ENOBUFS {
+		m.deaf = m.now().Add(deafness)
+		m.listenFor(0)
+	}
 	if err != nil {
 		return
 	}
-	// A daemon that connects replaces the one before: there is one owner of the state directory at a time.
 	m.hangUp()
 	m.conn, m.met = fd, true
 	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: sendTimeout})
 	if m.watch(fd, unix.EPOLLIN, func(ev uint32) { m.receive() }) != nil {
 		m.hangUp()
 	}
+}
+
+func (m *monitor) listenFor(events uint32) {
+	ev := unix.EpollEvent{Events: events, Fd: int32(m.listen)}
+	_ = unix.EpollCtl(m.epoll, unix.EPOLL_CTL_MOD, m.listen, &ev)
 }
 
 func (m *monitor) hangUp() {
@@ -131,12 +154,20 @@ func (m *monitor) hangUp() {
 
 func (m *monitor) receive() {
 	msg, fds, err := m.read()
-	if err != nil || msg == nil {
+	if msg == nil || err != nil && !errors.Is(err, unix.EMFILE) {
 		closeAll(fds)
 		m.hangUp()
 		return
 	}
-	reply, give := m.handle(msg, fds)
+	var reply *wire.Message
+	give := -1
+	if err == nil {
+		reply, give = m.handle(msg, fds)
+	} else {
+		closeAll(fds)
+		reply = &wire.Message{Type: wire.TypeDone, ID: msg.ID}
+		fail(reply, "monitor: receive descriptors", err)
+	}
 	reply.Seq = msg.Seq
 	m.send(reply, give)
 	if reply.Type == wire.TypeWelcome {
@@ -144,6 +175,7 @@ func (m *monitor) receive() {
 	}
 }
 
+// read gives the next message. With EMFILE it came without descriptors, or without some of them.
 func (m *monitor) read() (*wire.Message, []int, error) {
 	packet, oob := make([]byte, wire.MaxMessage), make([]byte, unix.CmsgSpace(4*wire.MaxFDs))
 	n, oobn, flags, _, err := unix.Recvmsg(m.conn, packet, oob, unix.MSG_CMSG_CLOEXEC)
@@ -158,10 +190,13 @@ func (m *monitor) read() (*wire.Message, []int, error) {
 			}
 		}
 	}
-	if flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
+	if flags&unix.MSG_TRUNC != 0 {
 		return nil, fds, unix.EMSGSIZE
 	}
 	msg, err := wire.Decode(packet[:n])
+	if err == nil && flags&unix.MSG_CTRUNC != 0 {
+		err = unix.EMFILE // there was room for wire.MaxFDs of them
+	}
 	return msg, fds, err
 }
 

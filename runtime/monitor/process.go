@@ -57,6 +57,7 @@ func (m *monitor) spawn(msg *wire.Message, fds []int) (*wire.Message, int) {
 	}
 	if err := m.clone(p, msg, fds); err != nil {
 		m.closeStreams(p)
+		p.closeProgress()
 		fail(reply, "spawn", err)
 		return reply, -1
 	}
@@ -78,8 +79,12 @@ func (m *monitor) clone(p *process, msg *wire.Message, fds []int) error {
 			files = append(files, -1)
 		}
 		files[plan.FirstFD+int(slot)] = fds[i]
-		if plan.Slot(slot) == plan.SlotProgress {
-			p.progress, _ = unix.FcntlInt(uintptr(fds[i]), unix.F_DUPFD_CLOEXEC, 0)
+		if plan.Slot(slot) != plan.SlotProgress {
+			continue
+		}
+		var err error
+		if p.progress, err = unix.FcntlInt(uintptr(fds[i]), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+			return fmt.Errorf("keep progress page: %w", err)
 		}
 	}
 	pid, pidfd, err := linux.Spawn(linux.Child{Exe: -1, Args: []string{"cri-mini-init", "init"}, Files: files, CloneFlags: uintptr(msg.CloneFlags)})
@@ -87,18 +92,28 @@ func (m *monitor) clone(p *process, msg *wire.Message, fds []int) error {
 		return err
 	}
 	defer pidfd.Close()
-	fd, err := unix.FcntlInt(pidfd.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("keep pidfd: %w", err)
-	}
 	p.pid, p.startTime = pid, linux.StartTime(pid)
-	return m.follow(p, fd)
+	fd, err := unix.FcntlInt(pidfd.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err == nil {
+		err = m.follow(p, fd)
+	}
+	if err != nil { // it waits for its plan still
+		_ = unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0)
+		for unix.Waitid(unix.P_PIDFD, int(pidfd.Fd()), nil, unix.WEXITED, nil) == unix.EINTR { //nolint:revive // again
+		}
+		return fmt.Errorf("watch process: %w", err)
+	}
+	return nil
 }
 
 // follow watches the process behind a pidfd, which it takes over.
 func (m *monitor) follow(p *process, pidfd int) error {
+	if err := m.watch(pidfd, unix.EPOLLIN, func(uint32) { m.ended(p) }); err != nil {
+		_ = unix.Close(pidfd)
+		return err
+	}
 	p.pidfd = pidfd
-	return m.watch(pidfd, unix.EPOLLIN, func(uint32) { m.ended(p) })
+	return nil
 }
 
 // ended collects a process whose pidfd became readable. The first process of a plan with a Fork hands over
@@ -121,10 +136,7 @@ func (m *monitor) ended(p *process) {
 	}
 	p.exited, p.status, p.unknown, p.at = true, status, unknown, m.now().UnixNano()
 	p.deadline = time.Time{}
-	if p.progress >= 0 {
-		_ = unix.Close(p.progress)
-		p.progress = -1
-	}
+	p.closeProgress()
 	m.drainStreams(p)
 	m.dismiss(p)
 	p.closeStdin()
@@ -141,13 +153,19 @@ func (p *process) successor(status uint32) int {
 	}
 	var page [plan.ProgressSize]byte
 	n, err := unix.Pread(p.progress, page[:], 0)
-	_ = unix.Close(p.progress)
-	p.progress = -1
+	p.closeProgress()
 	if err != nil || n < plan.ProgressAtPID+4 {
 		return 0
 	}
 	b := page[plan.ProgressAtPID:]
 	return int(uint32(b[0]) | uint32(b[1])<<8 | uint32(b[2])<<16 | uint32(b[3])<<24)
+}
+
+func (p *process) closeProgress() {
+	if p.progress >= 0 {
+		_ = unix.Close(p.progress)
+		p.progress = -1
+	}
 }
 
 // waitStatus reaps a child, or asks the kernel about a process that is not our child (adopted from a monitor
@@ -188,6 +206,9 @@ func (m *monitor) nextTimeout() int {
 	if !m.met {
 		wait = int(connectLimit / time.Millisecond)
 	}
+	if !m.deaf.IsZero() {
+		wait = int(deafness / time.Millisecond)
+	}
 	for _, p := range m.procs {
 		if p.deadline.IsZero() {
 			continue
@@ -216,6 +237,8 @@ func (m *monitor) killOverdue() {
 	}
 }
 
+// adopt takes over a container with its pidfd and, if it has one, its terminal's master. After an error it has nothing of
+// it: the daemon asks again.
 func (m *monitor) adopt(msg *wire.Message, fds []int) error {
 	if len(fds) == 0 {
 		return errors.New("no pidfd came along")
@@ -224,11 +247,23 @@ func (m *monitor) adopt(msg *wire.Message, fds []int) error {
 		closeAll(fds)
 		return nil // a retry
 	}
-	p := &process{id: msg.ID, pod: msg.Pod, kind: msg.Kind, pid: msg.PID, startTime: msg.StartTime, progress: -1, stdin: -1, terminal: msg.Terminal, killDir: msg.KillFile}
-	m.procs[p.id], m.pods[p.pod] = p, true
-	err := m.openLogs(p, msg.Log, msg.Dir)
-	if len(fds) > 1 {
-		err = errors.Join(err, m.attachTerminal(p, fds[1]))
+	p := &process{id: msg.ID, pod: msg.Pod, kind: msg.Kind, pid: msg.PID, startTime: msg.StartTime, pidfd: -1, progress: -1, stdin: -1, terminal: msg.Terminal, killDir: msg.KillFile}
+	if err := m.openLogs(p, msg.Log, msg.Dir); err != nil {
+		closeAll(fds)
+		return err
 	}
-	return errors.Join(err, m.follow(p, fds[0]))
+	m.pods[p.pod] = true
+	if len(fds) > 1 {
+		if err := m.attachTerminal(p, fds[1]); err != nil {
+			m.closeStreams(p)
+			_ = unix.Close(fds[0])
+			return err
+		}
+	}
+	if err := m.follow(p, fds[0]); err != nil {
+		m.closeStreams(p)
+		return err
+	}
+	m.procs[p.id] = p
+	return nil
 }

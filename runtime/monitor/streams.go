@@ -84,8 +84,10 @@ func (m *monitor) takeTerminal(id string, fds []int) error {
 	return m.attachTerminal(p, fds[0])
 }
 
+// attachTerminal owns the descriptor, also when it fails.
 func (m *monitor) attachTerminal(p *process, fd int) error {
 	if err := unix.SetNonblock(fd, true); err != nil {
+		_ = unix.Close(fd)
 		return err
 	}
 	p.tty = &stream{fd: fd, name: fifoStdout, tty: true, log: p.log, state: -1, of: p}

@@ -39,6 +39,7 @@ const (
 	TypeDone            // monitor: reply to all that have no other
 	TypeAttach          // daemon: copy a container's output into the socket that goes with it, see Attached
 	TypeCloseStdin      // daemon: let go of the FIFO stdin, for the container to see the end of file
+	TypePing            // daemon: are you alive; any reply will do
 )
 
 // Attached is the first byte of each packet in an attachment's socket (SOCK_SEQPACKET): what the packet is.
