@@ -75,7 +75,7 @@ func (m *Manager) runPod(ctx context.Context, config *criapi.PodSandboxConfig, h
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, m.discard(context.WithoutCancel(ctx), p))
+			err = errors.Join(err, m.rollBack(context.WithoutCancel(ctx), p))
 		}
 	}()
 	m.takeLevel(p)
@@ -94,6 +94,24 @@ func (m *Manager) runPod(ctx context.Context, config *criapi.PodSandboxConfig, h
 	m.tell(p, p.ID, criapi.ContainerEventType_CONTAINER_CREATED_EVENT)
 	m.tell(p, p.ID, criapi.ContainerEventType_CONTAINER_STARTED_EVENT)
 	return p.ID, nil
+}
+
+// rollBack undoes a pod that did not come up. One that could not be undone is listed as not ready, so that its removal can
+// be asked for again.
+func (m *Manager) rollBack(ctx context.Context, p *Pod) error {
+	err := m.discard(ctx, p)
+	if err == nil {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	err = errors.Join(err, p.setState(podRemoving))
+	p.state = podRemoving
+	m.mu.Lock()
+	m.pods[p.ID] = p
+	m.mu.Unlock()
+	m.tell(p, p.ID, criapi.ContainerEventType_CONTAINER_CREATED_EVENT)
+	return err
 }
 
 // buildPod makes what the plan says, the network and the files that containers share.

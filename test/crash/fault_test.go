@@ -1,9 +1,13 @@
 package crash
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // TestTidiedStateDirectory: what all containers share is made again when somebody has deleted it or a part of it, also
@@ -25,5 +29,60 @@ func TestTidiedStateDirectory(t *testing.T) {
 		c.mustExit(3, "Error")
 	}
 	p.remove()
+	n.mustBeEmpty()
+}
+
+// TestRollbackThatFails: a pod whose network can be neither attached nor detached stays listed until its removal
+// succeeds, under this daemon or the next.
+func TestRollbackThatFails(t *testing.T) {
+	n := private(t)
+	if n == nil {
+		return
+	}
+	broken, dir := filepath.Join(n.disk, "broken"), filepath.Join(n.disk, "cni")
+	n.network = fmt.Sprintf("mode = \"cni\"\nconf_dir = %q\nbin_dirs = [%[1]q]\n", dir)
+	n.configure(16)
+	write := func(path, text string, mode os.FileMode) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(filepath.Join(dir, "1.conflist"), `{"cniVersion":"1.0.0","name":"net","plugins":[{"type":"fake"}]}`, 0o644)
+	write(filepath.Join(dir, "fake"), `#!/bin/sh
+[ "$CNI_COMMAND" = VERSION ] && echo '{"cniVersion":"1.0.0","supportedVersions":["1.0.0"]}' && exit 0
+[ "$CNI_COMMAND" = DEL ] && [ ! -e `+broken+` ] && exit 0
+echo '{"cniVersion":"1.0.0","code":7,"msg":"no luck with '$CNI_COMMAND'"}'; exit 1
+`, 0o755)
+	write(broken, "", 0o644)
+	n.start()
+	refuse := func(name string) string {
+		t.Helper()
+		_, err := n.rt.RunPodSandbox(t.Context(), &criapi.RunPodSandboxRequest{Config: n.podConfig(name)})
+		if err == nil || !strings.Contains(err.Error(), "no luck with ADD") || !strings.Contains(err.Error(), "no luck with DEL") {
+			t.Fatalf("RunPodSandbox: %v", err)
+		}
+		r, err := n.rt.ListPodSandbox(t.Context(), &criapi.ListPodSandboxRequest{Filter: &criapi.PodSandboxFilter{LabelSelector: map[string]string{"name": name}}})
+		if err != nil || len(r.Items) != 1 || r.Items[0].State != criapi.PodSandboxState_SANDBOX_NOTREADY {
+			t.Fatalf("after a rollback that has failed these pods are listed: %v, %v", r, err)
+		}
+		return r.Items[0].Id
+	}
+	first, second := refuse("stuck"), refuse("next")
+	if _, err := n.rt.RemovePodSandbox(t.Context(), &criapi.RemovePodSandboxRequest{PodSandboxId: first}); err == nil || !strings.Contains(err.Error(), "no luck with DEL") {
+		t.Errorf("RemovePodSandbox while nothing can be detached: %v", err)
+	}
+	n.mustList(2, 0)
+	if err := os.Remove(broken); err != nil {
+		t.Fatal(err)
+	}
+	(&pod{n: n, id: first}).remove()
+	n.mustList(1, 0)
+	n.restart() // begins with what was not finished
+	n.mustList(0, 0)
+	(&pod{n: n, id: second}).remove()
 	n.mustBeEmpty()
 }

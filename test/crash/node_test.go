@@ -33,6 +33,7 @@ type node struct {
 	logs    string
 	cgroup  string // the parent of the pods' cgroups, which is there before them
 	options string // more lines of configuration, of table runtime
+	network string // lines of table network
 
 	daemon  *exec.Cmd
 	ended   chan struct{} // closed when the daemon has ended
@@ -46,7 +47,7 @@ type node struct {
 // newNode makes the directories and loads the image. The machine is thrown away after the test, and all with it.
 func newNode(t testing.TB, bin string) *node {
 	t.Helper()
-	n := &node{t: t, bin: bin, disk: os.Getenv("SCRATCH"), run: filepath.Join(os.Getenv("RUN"), "d"), cgroup: "/crash/pod"}
+	n := &node{t: t, bin: bin, disk: os.Getenv("SCRATCH"), run: filepath.Join(os.Getenv("RUN"), "d"), cgroup: "/crash/pod", network: "mode = \"builtin\"\n"}
 	n.state, n.logs = filepath.Join(n.disk, "state"), filepath.Join(n.disk, "logs")
 	if n.disk == "" {
 		t.Fatal("SCRATCH is not set: a test of this package is run by test/private")
@@ -71,7 +72,7 @@ func (n *node) socket() string    { return filepath.Join(n.run, "cri-mini.sock")
 func (n *node) daemonLog() string { return filepath.Join(n.disk, "daemon.log") }
 
 func (n *node) configure(podsPerMonitor int) {
-	text := fmt.Sprintf("run_dir = %q\nstate_dir = %q\n[network]\nmode = \"builtin\"\n[runtime]\npods_per_monitor = %d\n%s[log]\nlevel = \"debug\"\n", n.run, n.state, podsPerMonitor, n.options)
+	text := fmt.Sprintf("run_dir = %q\nstate_dir = %q\n[network]\n%s[runtime]\npods_per_monitor = %d\n%s[log]\nlevel = \"debug\"\n", n.run, n.state, n.network, podsPerMonitor, n.options)
 	if err := os.WriteFile(n.config(), []byte(text), 0o600); err != nil {
 		n.t.Fatal(err)
 	}
