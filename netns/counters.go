@@ -3,11 +3,12 @@ package netns
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cri-mini/cri-mini/internal/linux"
 )
 
 // Counters are those of one interface since it was made, as the pod sees them.
@@ -27,8 +28,7 @@ func ReadCounters(paths []string) ([][]Counters, error) {
 		err  error
 	}
 	done := make(chan result)
-	go func() {
-		runtime.LockOSThread() // never unlocked
+	linux.GoThread(func() {
 		list, buf := make([][]Counters, len(paths)), make([]byte, 8<<10)
 		for i, path := range paths {
 			counters, err := countersOf(path, buf)
@@ -39,7 +39,7 @@ func ReadCounters(paths []string) ([][]Counters, error) {
 			list[i] = counters
 		}
 		done <- result{list: list}
-	}()
+	})
 	r := <-done
 	return r.list, r.err
 }

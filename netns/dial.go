@@ -6,32 +6,32 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"runtime"
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cri-mini/cri-mini/internal/linux"
 )
 
 // Dial connects to a TCP port of a pod's loopback, 127.0.0.1 and then ::1. Path is that of its network namespace; ""
 // is the node's own. Only the making of a socket needs a visit to the namespace, but the address comes with it: the
 // connection is made by a goroutine whose thread dies with it.
 func Dial(ctx context.Context, path string, port uint16) (net.Conn, error) {
+	if path == "" {
+		return dialLoopback(ctx, port)
+	}
 	type answer struct {
 		conn net.Conn
 		err  error
 	}
 	ch := make(chan answer, 1)
-	go func() {
-		var a answer
-		if path != "" {
-			runtime.LockOSThread() // never unlocked
-			a.err = enter(path)
-		}
+	linux.GoThread(func() {
+		a := answer{err: enter(path)}
 		if a.err == nil {
 			a.conn, a.err = dialLoopback(ctx, port)
 		}
 		ch <- a
-	}()
+	})
 	a := <-ch
 	return a.conn, a.err
 }

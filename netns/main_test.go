@@ -5,7 +5,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"runtime"
 	"syscall"
 	"testing"
 
@@ -69,7 +68,3 @@ func inside() error {
 	}
 	return l.Close()
 }
-
-// The goroutines that enter namespaces take their thread with them; the main
-// thread cannot end, and would hold a namespace for good.
-func init() { runtime.LockOSThread() }

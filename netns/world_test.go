@@ -10,12 +10,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/cri-mini/cri-mini/internal/linux"
 )
 
 // The test's world: "host" is the network namespace the test runs in, at
@@ -43,14 +44,13 @@ func newNS(t testing.TB, name string) string {
 		t.Fatal(err)
 	}
 	errs := make(chan error)
-	go func() { // never unlocked: the thread dies with the goroutine
-		runtime.LockOSThread()
+	linux.GoThread(func() {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			errs <- err
 			return
 		}
 		errs <- unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, "")
-	}()
+	})
 	if err := <-errs; err != nil {
 		t.Fatal(err)
 	}
@@ -76,8 +76,7 @@ func in(t testing.TB, ns string, f func() error) error {
 		return f()
 	}
 	errs := make(chan error)
-	go func() {
-		runtime.LockOSThread()
+	linux.GoThread(func() {
 		fd, err := os.Open(ns)
 		if err != nil {
 			errs <- err
@@ -89,7 +88,7 @@ func in(t testing.TB, ns string, f func() error) error {
 			return
 		}
 		errs <- f()
-	}()
+	})
 	return <-errs
 }
 

@@ -3,11 +3,11 @@ package engine
 import (
 	"fmt"
 	"os"
-	"runtime"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cri-mini/cri-mini/internal/linux"
 	"github.com/cri-mini/cri-mini/runtime/plan"
 )
 
@@ -21,15 +21,14 @@ type nsThread struct {
 func newNSThread(op *plan.Op) (*nsThread, error) {
 	t := &nsThread{quit: make(chan struct{})}
 	ready := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked
+	linux.GoThread(func() {
 		t.tid = unix.Gettid()
 		err := unshareInto(op)
 		ready <- err
 		if err == nil {
 			<-t.quit
 		}
-	}()
+	})
 	if err := <-ready; err != nil {
 		return nil, err
 	}

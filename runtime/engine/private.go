@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cri-mini/cri-mini/internal/linux"
 )
 
 // private is the mount namespace that holds the pods' pins and shm mounts. It has the run directory and
@@ -26,8 +27,7 @@ func openPrivate(runDir string) (*private, error) {
 	p := &private{calls: make(chan func()), dir: runDir}
 	pin := filepath.Join(runDir, privatePin)
 	ready := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread dies with the goroutine
+	linux.GoThread(func() {
 		err := enterPrivate(runDir, pin)
 		ready <- err
 		if err != nil {
@@ -36,7 +36,7 @@ func openPrivate(runDir string) (*private, error) {
 		for f := range p.calls {
 			f()
 		}
-	}()
+	})
 	if err := <-ready; err != nil {
 		return nil, fmt.Errorf("open private mount namespace: %w", err)
 	}

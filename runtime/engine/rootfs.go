@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cri-mini/cri-mini/internal/linux"
 	"github.com/cri-mini/cri-mini/runtime/plan"
 )
 
@@ -146,11 +146,10 @@ func overlayInNamespace(op *plan.Op, userns int) (int, error) {
 		err error
 	}
 	done := make(chan result, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked
+	linux.GoThread(func() {
 		fd, err := overlayOnThread(op, userns)
 		done <- result{fd, err}
-	}()
+	})
 	r := <-done
 	return r.fd, r.err
 }

@@ -3,11 +3,11 @@ package engine
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"strconv"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cri-mini/cri-mini/internal/linux"
 	"github.com/cri-mini/cri-mini/runtime/plan"
 )
 
@@ -15,8 +15,7 @@ import (
 // The thread is thrown away.
 func inMountNS(pid int, f func() error) error {
 	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked
+	linux.GoThread(func() {
 		done <- func() error {
 			fd, err := openNS("/proc/" + strconv.Itoa(pid) + "/ns/mnt")
 			if err != nil {
@@ -31,7 +30,7 @@ func inMountNS(pid int, f func() error) error {
 			}
 			return f()
 		}()
-	}()
+	})
 	return <-done
 }
 

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -14,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cri-mini/cri-mini/internal/linux"
 	"github.com/cri-mini/cri-mini/runtime/plan"
 )
 
@@ -103,8 +103,7 @@ func cloneInside(t *testing.T, pid int, path string) *os.File {
 		err error
 	}
 	c := make(chan answer)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+	linux.GoThread(func() {
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {
 			c <- answer{-1, err}
 			return
@@ -120,7 +119,7 @@ func cloneInside(t *testing.T, pid int, path string) *os.File {
 		}
 		fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 		c <- answer{fd, err}
-	}()
+	})
 	a := <-c
 	must(t, a.err)
 	return os.NewFile(uintptr(a.fd), path)

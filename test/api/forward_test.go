@@ -7,13 +7,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/cri-mini/cri-mini/internal/linux"
 	"github.com/cri-mini/cri-mini/test/stream"
 )
 
@@ -34,8 +34,7 @@ func (p *pod) forward(name string) *stream.Forwarding {
 func (p *pod) listen(addr string, answer func(*net.TCPConn)) {
 	p.n.t.Helper()
 	made := make(chan net.Listener, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread dies with the goroutine
+	linux.GoThread(func() {
 		if p.config == nil || p.config.Linux.SecurityContext.NamespaceOptions.Network != criapi.NamespaceMode_NODE {
 			enter(p.n.t, filepath.Join(p.n.Run, "netns", p.id))
 		}
@@ -44,7 +43,7 @@ func (p *pod) listen(addr string, answer func(*net.TCPConn)) {
 			p.n.t.Error(err)
 		}
 		made <- l
-	}()
+	})
 	l := <-made
 	if l == nil {
 		p.n.t.FailNow()
