@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 func withUserNamespace(s *specs.Spec) {
@@ -103,6 +104,28 @@ func TestIsolation(t *testing.T) {
 			want(t, inside(t, tc.script, tc.change), tc.out)
 		})
 	}
+}
+
+// TestRecursiveAttributes: they hold for what is mounted below a source, and for nothing of the host's. A new file system
+// is a tree of one mount.
+func TestRecursiveAttributes(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("mounts: must be root")
+	}
+	dir := t.TempDir()
+	sub := filepath.Join(dir, "sub")
+	must(t, os.Mkdir(sub, 0o755))
+	must(t, unix.Mount("tmpfs", sub, "tmpfs", 0, ""))
+	defer func() { must(t, unix.Unmount(sub, 0)) }()
+	script := "grep -E ' /(rec|rec/sub|tmp) ' /proc/self/mountinfo | cut -d' ' -f5,6; touch /rec/x /rec/sub/x /tmp/x"
+	got := inside(t, script, func(s *specs.Spec) {
+		s.Mounts = append(s.Mounts,
+			specs.Mount{Type: "bind", Source: dir, Destination: "/rec", Options: []string{"rbind", "nodev", "rro", "rnosuid", "rnoatime"}},
+			specs.Mount{Type: "tmpfs", Source: "tmpfs", Destination: "/tmp", Options: []string{"rro", "nosuid", "rsuid"}})
+	})
+	want(t, got, "/rec ro,nosuid,nodev,noatime\n/rec/sub ro,nosuid,noatime\n/tmp ro,relatime\n"+
+		"touch: /rec/x: Read-only file system\ntouch: /rec/sub/x: Read-only file system\ntouch: /tmp/x: Read-only file system\n")
+	must(t, os.WriteFile(filepath.Join(sub, "ours"), nil, 0o600))
 }
 
 // TestLimits: the groups have the limits, and the program is in them.

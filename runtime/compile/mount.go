@@ -60,6 +60,9 @@ func (b *builder) readMount(field string, m specs.Mount) (mount, error) {
 	parsed.bind = parsed.bind || m.Type == "bind"
 	parsed.idmap = parsed.idmap || m.UIDMappings != nil || m.GIDMappings != nil
 	b.readLayers(&parsed)
+	if !parsed.bind && !parsed.remount && parsed.layers == nil { // a new file system is a tree of one mount
+		parsed.set = parsed.set&^parsed.recClear | parsed.recSet
+	}
 	if err := b.checkMount(&parsed); err != nil {
 		return parsed, err
 	}
@@ -206,6 +209,9 @@ func (b *builder) doMounts() error {
 		switch {
 		case m.remount:
 			b.then(plan.ChangeAttr(b.root, m.dest, m.set, m.clear, 0, m.firstPropagation()))
+			if m.recSet|m.recClear != 0 {
+				b.then(plan.ChangeAttr(b.root, m.dest, m.recSet, m.recClear, plan.BindRecursiveAttr, 0))
+			}
 		case m.bind, m.layers != nil:
 			b.bindMount(m)
 		case m.typ == "cgroup":
@@ -216,7 +222,7 @@ func (b *builder) doMounts() error {
 		if err != nil {
 			return err
 		}
-		b.afterMount(m)
+		b.morePropagation(m)
 	}
 	return nil
 }
@@ -230,7 +236,7 @@ func (o *options) firstPropagation() uint64 {
 
 func (b *builder) bindMount(m mount) {
 	bind := plan.BindMount{
-		Tree: m.tree, Source: m.source, Target: m.dest, Set: m.set, Clear: m.clear,
+		Tree: m.tree, Source: m.source, Target: m.dest, Set: m.set, Clear: m.clear, RecSet: m.recSet, RecClear: m.recClear,
 		Propagation: m.firstPropagation(), Create: plan.CreateLike,
 	}
 	if m.late {
@@ -270,11 +276,8 @@ func (b *builder) mountContext(typ string) []string {
 	return []string{"context", label}
 }
 
-// afterMount does what one call could not: attributes for the whole tree, further propagation types.
-func (b *builder) afterMount(m mount) {
-	if m.recSet|m.recClear != 0 {
-		b.then(plan.ChangeAttr(b.root, m.dest, m.recSet, m.recClear, plan.BindRecursiveAttr, 0))
-	}
+// morePropagation sets what one call could not: further propagation types.
+func (b *builder) morePropagation(m mount) {
 	if len(m.propagation) > 1 {
 		for _, p := range m.propagation[1:] {
 			b.then(plan.ChangeAttr(b.root, m.dest, 0, 0, 0, p))

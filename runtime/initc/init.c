@@ -760,7 +760,7 @@ static int op_mount_bind(const struct op *op)
 		if (tree < 0)
 			return flags & BIND_OPTIONAL && errno == ENOENT ? 0 : -1;
 	}
-	if (set_attr(tree, op->num[0], op->num[1], flags & BIND_RECURSIVE_ATTR, op->num[3]))
+	if (set_attr(tree, op->num[0], op->num[1], 0, 0) || set_attr(tree, op->num[5] >> 32, (uint32_t)op->num[5], 1, op->num[3]))
 		return -1;
 	if (create == CREATE_LIKE) {
 		if (fstat(tree, &st))

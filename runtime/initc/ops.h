@@ -55,7 +55,7 @@ enum op_kind {
 	OP_PROPAGATION = 26, /* str0=path num0=flags */
 	OP_ATTACH_ROOT = 27, /* slot0=tree slot1=>root str0=path */
 	OP_MOUNT_FS = 28, /* slot0=root str0=type str1=target str2=source list0=options num0=attrs num1=create num2=propagation */
-	OP_MOUNT_BIND = 29, /* slot0=root slot1=tree str0=source str1=target num0=set num1=clear num2=flags num3=propagation num4=create */
+	OP_MOUNT_BIND = 29, /* slot0=root slot1=tree str0=source str1=target num0=set num1=clear num2=flags num3=propagation num4=create num5=rec */
 	OP_SET_ATTR = 30, /* slot0=root str0=path num0=set num1=clear num2=flags num3=propagation */
 	OP_MKDIR = 31, /* slot0=root str0=path num0=mode */
 	OP_MKNOD = 32, /* slot0=root str0=path num0=mode num1=dev num2=uid num3=gid */

@@ -203,6 +203,8 @@ type BindMount struct {
 	Tree           Slot
 	Source, Target string
 	Set, Clear     uint64
+	RecSet         uint64 // of the whole tree, after Set and Clear
+	RecClear       uint64
 	Flags          uint64
 	Propagation    uint64
 	Create         uint64
@@ -213,6 +215,7 @@ func Bind(root Slot, m BindMount) Op {
 	o := named(MountBind, Init, m.Source, m.Target)
 	o.Slot[0], o.Slot[1] = root, m.Tree
 	o.Num[0], o.Num[1], o.Num[2], o.Num[3], o.Num[4] = m.Set, m.Clear, m.Flags, m.Propagation, m.Create
+	o.Num[5] = m.RecSet<<32 | m.RecClear // each fits: mount_setattr(2) has less than 32 attributes
 	return o
 }
 

@@ -125,6 +125,17 @@ func formatFlags(names []flagName, v uint64) string {
 	return strings.Join(out, ",")
 }
 
+// formatTreeAttrs prints what is set, in the upper half, and with a minus what is cleared.
+func formatTreeAttrs(v uint64) string {
+	out := formatFlags(attrNames, v>>32)
+	for _, f := range attrNames {
+		if v&f.bit != 0 && (f.bit&AttrAtimeMask == 0 || f.bit == AttrAtimeMask) {
+			out += ",-" + f.name
+		}
+	}
+	return strings.TrimPrefix(out, ",")
+}
+
 func formatCaps(v uint64) string {
 	all := uint64(1)<<len(capNames) - 1
 	switch {
@@ -165,6 +176,8 @@ func formatNum(op *Op, f format, v uint64) string {
 		return formatFlags(cloneNames, v)
 	case mountAttrs:
 		return formatFlags(attrNames, v)
+	case treeAttrs:
+		return formatTreeAttrs(v)
 	case propFlags:
 		return formatFlags(propNames, v)
 	case bindFlags:

@@ -101,6 +101,7 @@ const (
 	hexa
 	cloneFlags
 	mountAttrs
+	treeAttrs
 	propFlags
 	capSet
 	device
@@ -273,8 +274,8 @@ var table = [kinds]def{
 		doc:   "Makes a file system and attaches it (fsopen(2), move_mount(2)). The target is a descriptor that was resolved inside the root, so a symbolic link of the image cannot lead elsewhere (CVE-2021-30465); proc and sysfs refuse a target that is a link (CVE-2019-19921).",
 		needs: "CAP_SYS_ADMIN over the mount namespace", makes: "a mount; with create, its directory", undone: withMntns, repeat: "no"},
 	MountBind: {name: "bind", c: "MOUNT_BIND", sides: [2]Side{Init},
-		slots: [2]string{"root", "tree"}, strs: [4]string{"source", "target"}, nums: [6]num{{"set", mountAttrs}, {"clear", mountAttrs}, {"flags", bindFlags}, {"propagation", propFlags}, {"create", createName}},
-		doc:   "Attaches a clone of a mount: of the tree handed over, or of source, looked up in the container's mount namespace before the root changes. Attributes and propagation are set on the clone before it becomes visible. A missing target is made to match the source. No link of the image leads the target into a procfs (CVE-2019-19921). A tree that is optional is missing when its slot is empty or holds a descriptor that is not O_PATH (at a barrier something must cross).",
+		slots: [2]string{"root", "tree"}, strs: [4]string{"source", "target"}, nums: [6]num{{"set", mountAttrs}, {"clear", mountAttrs}, {"flags", bindFlags}, {"propagation", propFlags}, {"create", createName}, {"rec", treeAttrs}},
+		doc:   "Attaches a clone of a mount: of the tree handed over, or of source, looked up in the container's mount namespace before the root changes. Attributes, then those of the whole tree (rec: set in the upper half, cleared in the lower), and propagation are set on the clone before it becomes visible: once it is, another container that shares the volume could swap the target. A missing target is made to match the source. No link of the image leads the target into a procfs (CVE-2019-19921). A tree that is optional is missing when its slot is empty or holds a descriptor that is not O_PATH (at a barrier something must cross).",
 		needs: "CAP_SYS_ADMIN over the mount namespace", makes: "a mount", undone: withMntns, repeat: "no"},
 	SetAttr: {name: "set_attr", c: "SET_ATTR", sides: [2]Side{Init},
 		slots: [2]string{"root"}, strs: [4]string{"path"}, nums: [6]num{{"set", mountAttrs}, {"clear", mountAttrs}, {"flags", bindFlags}, {"propagation", propFlags}},
