@@ -3,13 +3,17 @@ package cri
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	crierrors "k8s.io/cri-api/pkg/errors"
 
 	"github.com/cri-mini/cri-mini/image"
 )
@@ -18,9 +22,18 @@ import (
 func (s *Server) PullImage(ctx context.Context, r *criapi.PullImageRequest) (*criapi.PullImageResponse, error) {
 	img, err := s.Images.Pull(ctx, image.PullRequest{Ref: r.GetImage().GetImage(), Auth: r.GetAuth()})
 	if err != nil {
-		return nil, err
+		return nil, pullError(ctx, err)
 	}
 	return &criapi.PullImageResponse{ImageRef: img.ID}, nil
+}
+
+// pullError words what kubelet makes a reason of the pod's events out of. Its client keeps a message as it is only if
+// the code is Unknown, and image_manager.go then looks for the word at the very beginning.
+func pullError(ctx context.Context, err error) error {
+	if ctx.Err() == nil && errors.Is(err, image.ErrUnavailable) {
+		return status.Errorf(codes.Unknown, "%s: %s", crierrors.ErrRegistryUnavailable, err)
+	}
+	return err
 }
 
 // ImageStatus tells about an image; OK without one when it is not here.

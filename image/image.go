@@ -18,7 +18,7 @@ import (
 	"github.com/cri-mini/cri-mini/image/unpack"
 )
 
-// Sentinels for errors.Is.
+// Sentinels for errors.Is. Those of the registry and of blobs are the ones of the packages below.
 var (
 	ErrNotFound         = registry.ErrNotFound         // no such manifest at the registry, or no such image here
 	ErrUnavailable      = registry.ErrUnavailable      // the registry cannot be reached, hangs or fails; worth a retry

@@ -13,8 +13,10 @@ import (
 
 // Group is a set of calls in progress, by key. The zero value is ready to use.
 type Group[K comparable, V any] struct {
-	mu    sync.Mutex
-	calls map[K]*call[V]
+	mu      sync.Mutex
+	calls   map[K]*call[V]
+	running int             // works that have not ended, those that nobody waits for included
+	idle    []chan struct{} // closed when running becomes 0
 }
 
 type call[V any] struct {
@@ -57,7 +59,9 @@ func (g *Group[K, V]) enter(ctx context.Context, key K, work func(context.Contex
 		g.calls = make(map[K]*call[V])
 	}
 	g.calls[key] = c
+	g.running++
 	go func() {
+		defer g.ended()
 		defer cancel(nil)
 		defer func() {
 			// A panic in a detached goroutine would take the daemon and every caller's news with it.
@@ -93,4 +97,29 @@ func (g *Group[K, V]) forget(key K, c *call[V]) {
 	if g.calls[key] == c {
 		delete(g.calls, key)
 	}
+}
+
+func (g *Group[K, V]) ended() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.running--; g.running > 0 {
+		return
+	}
+	for _, c := range g.idle {
+		close(c)
+	}
+	g.idle = nil
+}
+
+// Wait blocks until no work runs, not even one that everybody has given up on.
+func (g *Group[K, V]) Wait() {
+	g.mu.Lock()
+	if g.running == 0 {
+		g.mu.Unlock()
+		return
+	}
+	c := make(chan struct{})
+	g.idle = append(g.idle, c)
+	g.mu.Unlock()
+	<-c
 }

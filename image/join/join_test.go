@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 func TestConcurrentCallsShareOneRun(t *testing.T) {
@@ -82,4 +83,31 @@ func waiters(g *Group[string, int], key string) int {
 		return c.waiters
 	}
 	return 0
+}
+
+func TestWaitSeesWorkThatEverybodyGaveUp(t *testing.T) {
+	var g Group[string, int]
+	g.Wait() // of nothing
+	ctx, cancel := context.WithCancel(t.Context())
+	started, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		<-started
+		cancel()
+	}()
+	_, _, err := g.Do(ctx, "k", func(ctx context.Context) (int, error) {
+		close(started)
+		<-ctx.Done()
+		time.Sleep(20 * time.Millisecond)
+		close(ended)
+		return 0, nil
+	})
+	if err == nil {
+		t.Error("a caller who gave up got no error")
+	}
+	g.Wait()
+	select {
+	case <-ended:
+	default:
+		t.Error("Wait returned while the work ran")
+	}
 }

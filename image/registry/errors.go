@@ -33,6 +33,10 @@ func classify(ctx context.Context, err error) error {
 	if errors.As(err, &stall) {
 		return fmt.Errorf("%w: %w", ErrUnavailable, stall)
 	}
+	var busy *busyError
+	if errors.As(err, &busy) {
+		return fmt.Errorf("%w: %w", ErrUnavailable, busy)
+	}
 	var status remoteerrors.ErrUnexpectedStatus
 	if errors.As(err, &status) {
 		return classifyStatus(status)

@@ -2,7 +2,6 @@ package registry
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -14,7 +13,6 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/containerd/v2/core/remotes/docker/config"
-	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/distribution/reference"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -134,20 +132,18 @@ func (r *Repository) Resolve(ctx context.Context) (ispec.Descriptor, error) {
 }
 
 // Fetch opens a blob or manifest. The reader does not verify the digest; its errors carry this package's sentinels.
-// A connection that breaks in the middle is taken up again with a range request. A blob that is shorter than desc says
-// ends in io.EOF or io.ErrUnexpectedEOF itself.
+// A connection that breaks or falls silent in the middle is taken up again with a range request. A blob that is shorter
+// than desc says ends in io.EOF or io.ErrUnexpectedEOF itself.
 func (r *Repository) Fetch(ctx context.Context, desc ispec.Descriptor) (io.ReadCloser, error) {
-	f, err := r.openFetcher(ctx)
-	if err != nil {
-		return nil, r.fetchError(ctx, desc, err)
-	}
 	// Foreign layer URLs would let a manifest make the node call any address: the registry alone is asked.
 	desc.URLs = nil
-	rc, err := f.Fetch(withLogger(ctx, r.log), desc)
-	if err != nil {
+	b := &blob{repo: r, desc: desc}
+	b.ctx, b.cancel = context.WithCancel(ctx)
+	if err := b.open(); err != nil {
+		b.cancel()
 		return nil, r.fetchError(ctx, desc, err)
 	}
-	return &reader{ReadCloser: rc, wrap: func(err error) error { return r.fetchError(ctx, desc, err) }}, nil
+	return b, nil
 }
 
 func (r *Repository) openFetcher(ctx context.Context) (remotes.Fetcher, error) {
@@ -180,23 +176,4 @@ func (r *Repository) Close() {
 			h.Client.CloseIdleConnections()
 		}
 	}
-}
-
-// reader words the errors of a body.
-type reader struct {
-	io.ReadCloser
-	wrap func(error) error
-}
-
-func (r *reader) Read(p []byte) (int, error) {
-	n, err := r.ReadCloser.Read(p)
-	var status remoteerrors.ErrUnexpectedStatus
-	switch {
-	case err == nil, err == io.EOF:
-		return n, err
-	case errors.As(err, &status) && status.StatusCode == http.StatusRequestedRangeNotSatisfiable:
-		// The library asked for more at the end of what came: the blob is shorter than its descriptor.
-		return n, io.ErrUnexpectedEOF
-	}
-	return n, r.wrap(err)
 }

@@ -39,7 +39,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if t.login.bearer != "" && req.Header.Get("Authorization") == "" && t.hosts(req.URL.Host) {
 		req.Header.Set("Authorization", "Bearer "+t.login.bearer)
 	}
-	resp, err := t.next.RoundTrip(req)
+	resp, err := t.patiently(req, timer)
 	timer.Stop()
 	if err != nil {
 		defer cancel(nil)
@@ -72,6 +72,10 @@ func (b *body) Read(p []byte) (int, error) {
 	b.timer.Stop()
 	if err != nil && !errors.Is(err, io.EOF) {
 		err = b.explain(err)
+		var stall *stallError
+		if !errors.As(err, &stall) {
+			err = &brokenError{err}
+		}
 	}
 	return n, err
 }

@@ -102,6 +102,11 @@ func (s *Store) makeLayer(ctx context.Context, key digest.Digest, fill Fill) (_ 
 	step()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	// Nobody waits any longer: the session that wanted it may have collected its layers already, and this one would
+	// stay behind. Checked under the mutex that collect needs, too.
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	if err := os.Rename(tmp, s.path("l", l.id)); err != nil {
 		return nil, err
 	}

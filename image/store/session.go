@@ -28,9 +28,6 @@ func (w *Session) Layer(ctx context.Context, diffID digest.Digest, fill Fill) er
 			return nil
 		}
 		_, joined, err := w.s.fills.Do(ctx, diffID, func(ctx context.Context) (struct{}, error) {
-			// The work may outlive a caller who gave up: Close waits for it.
-			w.s.background.Add(1)
-			defer w.s.background.Done()
 			_, err := w.s.makeLayer(ctx, diffID, fill)
 			return struct{}{}, err
 		})

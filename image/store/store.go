@@ -81,12 +81,15 @@ func Open(root string, log *slog.Logger) (*Store, error) {
 
 // Close waits for background removals and gives the directory free.
 func (s *Store) Close() error {
-	s.background.Wait()
+	s.Wait()
 	return s.lock.Close()
 }
 
-// Wait blocks until what was removed so far is off the disk.
-func (s *Store) Wait() { s.background.Wait() }
+// Wait blocks until what was removed so far is off the disk. Layers in the making whose sessions gave up count, too.
+func (s *Store) Wait() {
+	s.fills.Wait()
+	s.background.Wait()
+}
 
 // Root is the directory.
 func (s *Store) Root() string { return s.root }
