@@ -250,7 +250,14 @@ func (s *Server) PortForward(_ context.Context, r *criapi.PortForwardRequest) (*
 type forwarder func(port int32, stream io.ReadWriteCloser) error
 
 func (f forwarder) PortForward(_ context.Context, _, _ string, port int32, stream io.ReadWriteCloser) error {
-	return f(port, stream)
+	err := f(port, stream)
+	if err != nil {
+		// The library resets the streams of what failed, and it hands them over before the client is told that they are
+		// accepted: a reset that comes first means that they are refused, and the client would not read why. A write waits
+		// for the acceptance; an empty one is nothing to the client.
+		_, _ = stream.Write(nil)
+	}
+	return err
 }
 
 // url gives out a ticket for a handler.
