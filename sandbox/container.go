@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -130,6 +131,16 @@ func (c *Container) setState(s ctrState) error {
 		return fmt.Errorf("note container %s as %s: %w", c.ID, s, err)
 	}
 	return nil
+}
+
+// setRemoving is setState, as setEnding of a pod is. Caller holds the pod's mutex.
+func (c *Container) setRemoving() error {
+	err := c.setState(ctrRemoving)
+	if errors.Is(err, ErrFull) {
+		c.state = ctrRemoving
+		return nil
+	}
+	return err
 }
 
 // dir holds the FIFOs and the bundle's config.json.

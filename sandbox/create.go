@@ -189,7 +189,11 @@ func (m *Manager) undoContainer(ctx context.Context, p *Pod, id string) error {
 	if err := p.journal.Undo(ctx, id, func(ctx context.Context, o plan.Object) error { return m.releaseObject(ctx, p, o) }); err != nil {
 		return err
 	}
-	return p.journal.Note(noteContainer, id, nil)
+	err := p.journal.Note(noteContainer, id, nil)
+	if errors.Is(err, ErrFull) {
+		return nil // the next daemon finds a container that has nothing, and removes it when it is asked to
+	}
+	return err
 }
 
 // RemoveContainer removes a container, killing it first if it runs. Unknown is success.
@@ -223,7 +227,7 @@ func (m *Manager) remove(ctx context.Context, c *Container) error {
 	if c.state == ctrRunning || c.state == ctrStarting {
 		return fmt.Errorf("container %s was started meanwhile: %w", c.ID, ErrState)
 	}
-	if err := c.setState(ctrRemoving); err != nil {
+	if err := c.setRemoving(); err != nil {
 		return err
 	}
 	if err := m.undoContainer(context.WithoutCancel(ctx), p, c.ID); err != nil {

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -88,6 +89,17 @@ func (p *Pod) setState(s podState) error {
 		return fmt.Errorf("note pod %s as %s: %w", p.ID, s, err)
 	}
 	return nil
+}
+
+// setEnding is setState on the way to the end, which a full journal must not stop: without the note the next daemon
+// would find the pod as it was before, and be asked for the same again. Caller holds mu.
+func (p *Pod) setEnding(s podState) error {
+	err := p.setState(s)
+	if errors.Is(err, ErrFull) {
+		p.state = s
+		return nil
+	}
+	return err
 }
 
 func (r podRecord) pod(id, runDir string) (*Pod, error) {

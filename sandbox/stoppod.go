@@ -40,7 +40,7 @@ func (m *Manager) stopPod(ctx context.Context, p *Pod) error {
 		p.mu.Unlock()
 		return nil
 	}
-	if err := p.setState(podStopping); err != nil {
+	if err := p.setEnding(podStopping); err != nil {
 		p.mu.Unlock()
 		return err
 	}
@@ -61,7 +61,7 @@ func (m *Manager) stopPod(ctx context.Context, p *Pod) error {
 	m.cfg.Engine.Forget(p.ID)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := p.setState(podStopped); err != nil {
+	if err := p.setEnding(podStopped); err != nil {
 		return err
 	}
 	m.bury(p)
@@ -192,7 +192,7 @@ func (m *Manager) RemovePod(ctx context.Context, id string) error {
 			return "", err
 		}
 		p.mu.Lock()
-		err := p.setState(podRemoving)
+		err := p.setEnding(podRemoving)
 		p.mu.Unlock()
 		if err != nil {
 			return "", err

@@ -1,6 +1,9 @@
 package sandbox
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 // burier writes pods into the tomb behind the requests' backs: a rename over a file makes ext4 flush it, which costs
 // a start milliseconds, and what the tomb holds matters after a reboot only. A pod that changes again before its turn
@@ -37,6 +40,9 @@ func (m *Manager) watchTomb() {
 	}
 }
 
+// buryAgain is when a pod that could not be written, for want of space perhaps, has its next turn.
+const buryAgain = 30 * time.Second
+
 // buryNow writes a pod that is still there. It is not fatal when that fails.
 func (m *Manager) buryNow(p *Pod) {
 	m.burier.write.Lock()
@@ -52,7 +58,8 @@ func (m *Manager) buryNow(p *Pod) {
 		err = m.tomb.Write(p.ID, e)
 	}
 	if err != nil {
-		m.log.Warn("write pod to the tomb", "pod", p.ID, "err", err)
+		m.log.Warn("write pod to the tomb; it is tried again", "pod", p.ID, "err", err)
+		time.AfterFunc(buryAgain, func() { m.bury(p) })
 	}
 }
 

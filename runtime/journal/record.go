@@ -14,9 +14,11 @@ import (
 // version is the format version in the first record of a journal.
 const version = 1
 
-// maxRecord bounds one record in bytes. A pod's configuration, the largest thing
-// written, is at most a few hundred KiB: annotations alone may have 256 KiB.
-const maxRecord = 1 << 20
+// maxRecord bounds one record in bytes. A container's configuration is the largest
+// thing written, and its environment the largest part of that, for a kubelet puts
+// whole ConfigMaps of up to 1 MiB into it. execve(2) takes no more than 2 MiB of it
+// with the usual stack limit of 8 MiB; in a record these are 2.7.
+const maxRecord = 4 << 20
 
 // verb says what a record does to the state that came before it.
 type verb string

@@ -45,7 +45,7 @@ func (n *node) lap(name string, in *container) (failed []error) {
 		}
 		return true
 	}
-	step(func(ctx context.Context) error {
+	_ = in == nil || step(func(ctx context.Context) error {
 		r, err := n.rt.ExecSync(ctx, in.execRequest(5, "exit 3"))
 		if err == nil && r.ExitCode != 3 {
 			err = errors.New("ExecSync: exit code " + strconv.Itoa(int(r.ExitCode)))
