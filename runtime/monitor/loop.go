@@ -34,21 +34,13 @@ type monitor struct {
 
 // Run serves the listening socket until the last pod is gone. Path is the socket's, removed at the end.
 func Run(listen int, path string) error {
-	m := &monitor{listen: listen, conn: -1, handlers: map[int32]handler{}, procs: map[string]*process{}, pods: map[string]bool{}, now: time.Now}
 	unix.CloseOnExec(listen)
 	// Executed by descriptor, it would be called by the descriptor's number in ps and top.
 	_ = os.WriteFile("/proc/self/comm", []byte("cri-mini-monitor"), 0)
-	var err error
-	if m.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-		return fmt.Errorf("create epoll: %w", err)
+	m, err := newMonitor(listen)
+	if err != nil {
+		return err
 	}
-	if err := unix.Pipe2(m.scratch[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
-		return fmt.Errorf("make pipe: %w", err)
-	}
-	if m.null, err = unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
-		return fmt.Errorf("open /dev/null: %w", err)
-	}
-	m.buf, m.out = make([]byte, chunk), make([]byte, 0, 2*chunk)
 	if err := m.watch(listen, unix.EPOLLIN, func(uint32) { m.accept() }); err != nil {
 		return err
 	}
@@ -58,6 +50,27 @@ func Run(listen int, path string) error {
 		}
 	}
 	return os.Remove(path)
+}
+
+func newMonitor(listen int) (*monitor, error) {
+	m := &monitor{
+		listen: listen, conn: -1, handlers: map[int32]handler{}, procs: map[string]*process{}, pods: map[string]bool{}, now: time.Now,
+		buf: make([]byte, chunk), out: make([]byte, 0, 2*chunk),
+	}
+	var err error
+	if m.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("create epoll: %w", err)
+	}
+	if err := unix.Pipe2(m.scratch[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		return nil, fmt.Errorf("make pipe: %w", err)
+	}
+	// As many packets as a container's FIFO may hold by fs.pipe-max-size. Without it, the line's end may lie behind those
+	// that are seen, and wait for more to come.
+	_, _ = unix.FcntlInt(uintptr(m.scratch[0]), unix.F_SETPIPE_SZ, 1<<20)
+	if m.null, err = unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
+		return nil, fmt.Errorf("open /dev/null: %w", err)
+	}
+	return m, nil
 }
 
 // connectLimit is how long a new monitor waits for the daemon that started it.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -100,8 +101,11 @@ func (m *monitor) move(s *stream, last bool) (int, error) {
 		s.shown = len(seen)
 	}
 	n := whole(seen, last && len(seen) < chunk) // a full chunk ends with a line, or is one
-	if n == 0 {
+	if n == 0 && !full(s.fd) {
 		return 0, nil // the start of a line: wait for its end
+	}
+	if n == 0 { // which cannot come: a line of many parts
+		n = len(seen)
 	}
 	m.write(s, seen[:n])
 	if err := m.discard(s.fd, n); err != nil {
@@ -110,6 +114,18 @@ func (m *monitor) move(s *stream, last bool) (int, error) {
 	s.shown -= n
 	s.note(pending{})
 	return n, nil
+}
+
+// full tells that nothing more fits into the FIFO, however few bytes are in it: with O_DIRECT each write takes a page of
+// it (packet mode, pipe(2)), and a container may have made it as small as a page (F_SETPIPE_SZ).
+func full(fifo int) bool {
+	w, err := unix.Open("/proc/self/fd/"+strconv.Itoa(fifo), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(w)
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(w), Events: unix.POLLOUT}}, 0)
+	return err == nil && n == 0
 }
 
 // peek copies what the FIFO holds without consuming it.
