@@ -31,6 +31,14 @@ type PluginError struct {
 	Err     error // the built-in plugin's own; nil for a program
 }
 
+// ErrFull is what Attach's error is when the built-in network has no address or no bridge port left.
+var ErrFull = errors.New("pod network is full")
+
+// Is says that it is ErrFull: the built-in plugin asks to try again later for nothing else.
+func (e *PluginError) Is(target error) bool {
+	return target == ErrFull && e.Plugin == bridge.Type && e.Code == types.ErrTryAgainLater
+}
+
 // Unwrap gives the built-in plugin's error.
 func (e *PluginError) Unwrap() error { return e.Err }
 

@@ -53,7 +53,7 @@ func TestPodCIDRFull(t *testing.T) {
 		t.Errorf("second pod: %v", err)
 	}
 	var p *PluginError
-	if !errors.As(err, &p) || p.Plugin != bridge.Type || p.Command != "ADD" || p.Code != 11 {
+	if !errors.As(err, &p) || p.Plugin != bridge.Type || p.Command != "ADD" || p.Code != 11 || !errors.Is(err, ErrFull) {
 		t.Errorf("error %#v, want the plugin's, code 11", err)
 	}
 	detach(t, n, a)
@@ -159,7 +159,7 @@ func TestBridgeFull(t *testing.T) {
 		}
 	}
 	_, err = tryAttach(t, n, "b")
-	if err == nil || !strings.Contains(err.Error(), "bridge cri-mini0 has no port left, the kernel allows 1023") {
+	if err == nil || !strings.Contains(err.Error(), "bridge cri-mini0 has no port left, the kernel allows 1023") || !errors.Is(err, ErrFull) {
 		t.Errorf("pod 1024: %v", err)
 	}
 }

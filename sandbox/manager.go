@@ -32,7 +32,7 @@ var (
 	ErrTimeout  = errors.New("deadline exceeded")
 	ErrGone     = engine.ErrGone      // the process has ended meanwhile
 	ErrTooLarge = journal.ErrTooLarge // a config with more annotations, environment … than a record holds
-	ErrFull     = journal.ErrFull     // no space for the journal: no new pods, but Stop and Remove work
+	ErrFull     = journal.ErrFull     // no space for the journal, or no room in the pod network: no new pods, but Stop and Remove work
 
 	ErrNotDirectory = errors.New("is not a directory") // of a part of an image
 )
@@ -50,6 +50,12 @@ type stateError struct{ error }
 
 func (e stateError) Is(target error) bool { return target == ErrState }
 func (e stateError) Unwrap() error        { return e.error }
+
+// fullError is an error whose words say all, as an ErrFull.
+type fullError struct{ error }
+
+func (e fullError) Is(target error) bool { return target == ErrFull }
+func (e fullError) Unwrap() error        { return e.error }
 
 // Image is what a container needs to know of its image.
 type Image struct {

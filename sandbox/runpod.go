@@ -167,6 +167,9 @@ func (m *Manager) attach(ctx context.Context, p *Pod) error {
 	if held := (*nat.ConflictError)(nil); errors.As(err, &held) {
 		return stateError{err}
 	}
+	if errors.Is(err, netns.ErrFull) {
+		return fullError{err}
+	}
 	return err
 }
 

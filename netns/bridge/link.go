@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/containernetworking/cni/pkg/types"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -76,7 +77,7 @@ func (p *Plugin) link(l ipam.Lease, ns *os.File, again bool) error {
 		err = p.createVeth(l, ns)
 	}
 	if errors.Is(err, unix.EXFULL) {
-		return fmt.Errorf("create veth of pod %s: bridge %s has no port left, the kernel allows 1023: %w", l.Pod, p.bridge, err)
+		return types.NewError(types.ErrTryAgainLater, fmt.Sprintf("create veth of pod %s: bridge %s has no port left, the kernel allows 1023", l.Pod, p.bridge), "remove pods")
 	}
 	if err != nil {
 		return fmt.Errorf("create veth of pod %s: %w", l.Pod, err)

@@ -151,7 +151,7 @@ func TestPodCIDRExhausted(t *testing.T) {
 	n.runPod("first")
 	n.unchanged(func() {
 		_, err := n.Runtime.RunPodSandbox(n.ctx(), &criapi.RunPodSandboxRequest{Config: podConfig("second")})
-		mustFail(t, err, codes.Unknown, "pod CIDR 10.92.0.0/30: no free address (1 in use)", "network.pod_cidr")
+		mustFail(t, err, codes.ResourceExhausted, "pod CIDR 10.92.0.0/30: no free address (1 in use)", "network.pod_cidr")
 	})
 	n.mustList(1, 0)
 }
