@@ -10,12 +10,10 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 
 	"github.com/cri-mini/cri-mini/netns/bridge"
 	"github.com/cri-mini/cri-mini/netns/ipam"
-	"github.com/cri-mini/cri-mini/netns/nat"
 )
 
 var ctx = context.Background()
@@ -104,42 +102,6 @@ func TestAttachIsIdempotent(t *testing.T) {
 	if err := n.Check(ctx, a.att); err != nil {
 		t.Error(err)
 	}
-}
-
-func TestForeignForwardDrop(t *testing.T) {
-	n := network(t, host(t), nil)
-	c, err := nftables.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	table := &nftables.Table{Name: "filter", Family: nftables.TableFamilyIPv4}
-	drop := nftables.ChainPolicyDrop
-	t.Cleanup(func() { c.DelTable(table); _ = c.Flush() })
-	c.AddTable(table)
-	c.AddChain(&nftables.Chain{Name: "FORWARD", Table: table, Type: nftables.ChainTypeFilter,
-		Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter, Policy: &drop})
-	if err := c.Flush(); err != nil {
-		t.Fatal(err)
-	}
-	s := n.Status(ctx)
-	for _, part := range []string{"nft table ip filter, chain FORWARD", "iptables -I FORWARD -i cri-mini0 -j ACCEPT", "-o cri-mini0"} {
-		if !s.Ready || s.Reason != ReasonForeignForward || !strings.Contains(s.Message, part) {
-			t.Errorf("status %+v lacks %q", s, part)
-		}
-	}
-	away := outside(t)
-	serve(t, away, "tcp4", ":80", "away")
-	a := attach(t, n, "a")
-	want(t, "under the drop", ask(t, a.ns, "tcp", outsideIP+":80"), "")
-	drops, err := nat.ForeignDrops("cri-mini0", true)
-	if err != nil || len(drops) != 1 {
-		t.Fatalf("drops %v, err %v", drops, err)
-	}
-	shell(t, drops[0].Fix)
-	if s := n.Status(ctx); s.Message != "" {
-		t.Errorf("status after the fix: %+v", s)
-	}
-	want(t, "after the fix", ask(t, a.ns, "tcp", outsideIP+":80"), "away ")
 }
 
 func TestParallel(t *testing.T) {

@@ -4,14 +4,11 @@ import (
 	"errors"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
-
-	"github.com/cri-mini/cri-mini/netns/nat"
 )
 
 func setLocalnet(value string, names ...string) error {
@@ -132,46 +129,4 @@ func TestHostLoopbackIPv6IsClosed(t *testing.T) {
 	want(t, "from a pod", ask(t, a.ns, "tcp", "[::1]:6443"), "")
 	want(t, "from a neighbour", ask(t, away, "tcp", "[::1]:6443"), "")
 	want(t, "from the host", ask(t, "", "tcp", "[::1]:6443"), "secret ::1")
-}
-
-func TestForeignLegacyDrop(t *testing.T) {
-	n := dualStack(t)
-	away := outside(t)
-	serve(t, away, "tcp", ":80", "away")
-	a := attach(t, n, "a")
-	if drops, err := nat.ForeignDrops("cri-mini0", true); err != nil || len(drops) != 0 {
-		t.Fatalf("drops %v, %v before there are any", drops, err)
-	}
-	if left, _ := filepath.Glob("/proc/net/ip_tables_names"); len(left) == 0 {
-		t.Skip("needs a kernel with CONFIG_IP_NF_IPTABLES_LEGACY")
-	}
-	shell(t, "iptables-legacy -A FORWARD -i docker0 -j ACCEPT && iptables-legacy -P FORWARD DROP && ip6tables-legacy -P FORWARD DROP")
-	t.Cleanup(func() {
-		shell(t, "for c in iptables-legacy ip6tables-legacy; do $c -F FORWARD; $c -P FORWARD ACCEPT; done")
-	})
-	to4, to6 := outsideIP+":80", "["+outsideIP6+"]:80"
-	want(t, "under the drop", ask(t, a.ns, "tcp", to4), "")
-	want(t, "under the drop, IPv6", ask(t, a.ns, "tcp", to6), "")
-	s := n.Status(ctx)
-	for _, part := range []string{"iptables-legacy table ip filter, chain FORWARD", "ip6tables-legacy -I FORWARD -o cri-mini0 -j ACCEPT"} {
-		if !s.Ready || s.Reason != ReasonForeignForward || !strings.Contains(s.Message, part) {
-			t.Errorf("status %+v lacks %q", s, part)
-		}
-	}
-	drops, err := nat.ForeignDrops("cri-mini0", true)
-	if err != nil || len(drops) != 2 {
-		t.Fatalf("drops %v, err %v", drops, err)
-	}
-	shell(t, "iptables-legacy -A FORWARD -i cri-mini0 -j DROP && iptables-legacy -A FORWARD -o cri-mini0 -j DROP")
-	if again, err := nat.ForeignDrops("cri-mini0", false); err != nil || len(again) != 1 {
-		t.Errorf("rules that drop what is the bridge's count as settled: %v, %v", again, err)
-	}
-	for _, d := range drops {
-		shell(t, d.Fix)
-	}
-	if s := n.Status(ctx); s.Message != "" {
-		t.Errorf("status after the fix: %+v", s)
-	}
-	want(t, "after the fix", ask(t, a.ns, "tcp", to4), "away ")
-	want(t, "after the fix, IPv6", ask(t, a.ns, "tcp", to6), "away ")
 }

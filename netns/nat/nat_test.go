@@ -102,7 +102,7 @@ func TestFix(t *testing.T) {
 		{"firewalld", "firewalld", nftables.TableFamilyINet, []string{"filter_FORWARD"}, "firewall-cmd --permanent --zone=trusted --add-interface=br0"},
 		{"docker, IPv6", "filter", nftables.TableFamilyIPv6, []string{"FORWARD", "DOCKER-USER"}, "ip6tables -I DOCKER-USER -i br0 -j ACCEPT && ip6tables -I DOCKER-USER -o br0"},
 		{"ufw, IPv6", "filter", nftables.TableFamilyIPv6, []string{"FORWARD", "ufw6-user-forward"}, "ufw route allow in on br0"},
-		{"own rules", "fw", nftables.TableFamilyINet, []string{"fwd"}, "nft insert rule inet fw fwd iifname br0 accept && nft insert rule inet fw fwd oifname br0 accept"},
+		{"own rules", "filter", nftables.TableFamilyINet, []string{"forward"}, "nft insert rule inet filter forward iifname br0 accept && nft insert rule inet filter forward oifname br0 accept"},
 	} {
 		table := &nftables.Table{Name: tc.table, Family: tc.family}
 		var chains []*nftables.Chain

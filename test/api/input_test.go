@@ -29,6 +29,9 @@ func TestPodWithBadInput(t *testing.T) {
 		{name: "host port out of range", mod: func(c *criapi.PodSandboxConfig) {
 			c.PortMappings = []*criapi.PortMapping{{ContainerPort: 80, HostPort: 70000}}
 		}, code: codes.InvalidArgument, says: []string{"host", "70000"}},
+		{name: "limit that is no number", mod: func(c *criapi.PodSandboxConfig) {
+			c.Annotations = map[string]string{"kubernetes.io/egress-bandwidth": "fast"}
+		}, code: codes.InvalidArgument, says: []string{"annotation kubernetes.io/egress-bandwidth", `"fast"`}},
 		{name: "name server that is two lines", mod: func(c *criapi.PodSandboxConfig) {
 			c.DnsConfig = &criapi.DNSConfig{Servers: []string{"10.0.0.1\nnameserver 10.6.6.6"}}
 		}, code: codes.InvalidArgument, says: []string{"dns_config.servers[0]"}},

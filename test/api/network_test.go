@@ -2,11 +2,15 @@ package api
 
 import (
 	"fmt"
+	"io"
+	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -154,4 +158,59 @@ func TestPodCIDRExhausted(t *testing.T) {
 		mustFail(t, err, codes.ResourceExhausted, "pod CIDR 10.92.0.0/30: no free address (1 in use)", "network.pod_cidr")
 	})
 	n.mustList(1, 0)
+}
+
+// TestPodNetworkAsked: what the pod's config asks of the network is there: host ports of both families, one on an address
+// only, limits by annotation; and it goes with the pod.
+func TestPodNetworkAsked(t *testing.T) {
+	n := start(t)
+	p := n.runPod("asked", func(c *criapi.PodSandboxConfig) {
+		c.PortMappings = []*criapi.PortMapping{
+			{ContainerPort: 8080, HostPort: 18093},
+			{ContainerPort: 8080, HostPort: 18094, HostIp: "127.0.0.1"},
+			{ContainerPort: 8080, HostPort: 18095, HostIp: "::"},
+			{ContainerPort: 8080, HostPort: 18096, Protocol: criapi.Protocol_SCTP},
+		}
+		c.Annotations = map[string]string{"kubernetes.io/ingress-bandwidth": "8M", "kubernetes.io/egress-bandwidth": "16M"}
+	})
+	p.listen(":8080", func(c *net.TCPConn) { _, _ = io.WriteString(c, "pod") })
+	reach := func(addr string) string {
+		c, err := net.DialTimeout("tcp", addr, 2*time.Second)
+		if err != nil {
+			return ""
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(2 * time.Second))
+		b, _ := io.ReadAll(c)
+		return string(b)
+	}
+	prefix, err := netip.MustParseAddr(p.addresses()[1]).Prefix(64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bridge6 := "[" + prefix.Addr().Next().String() + "]" // an address of the node
+	for addr, want := range map[string]string{
+		"127.0.0.1:18093": "pod", bridge6 + ":18093": "pod",
+		"127.0.0.1:18094": "pod", bridge6 + ":18094": "",
+		"127.0.0.1:18095": "", bridge6 + ":18095": "pod",
+		"127.0.0.1:18096": "", // SCTP only
+	} {
+		if got := reach(addr); got != want {
+			t.Errorf("%s answers %q, want %q", addr, got, want)
+		}
+	}
+	limits, err := exec.Command("tc", "qdisc", "show").CombinedOutput()
+	if err != nil || !strings.Contains(string(limits), "rate 8Mbit") || !strings.Contains(string(limits), "rate 16Mbit") {
+		t.Errorf("queues lack the limits, %v:\n%s", err, limits)
+	}
+	rules, err := exec.Command("nft", "list", "map", "inet", "cri-mini0", "hostport").CombinedOutput()
+	if want := "sctp . 18096 : " + p.addresses()[0] + " . 8080"; err != nil || !strings.Contains(string(rules), want) {
+		t.Errorf("map lacks %q, %v:\n%s", want, err, rules)
+	}
+	if _, err := n.Runtime.StopPodSandbox(n.ctx(), &criapi.StopPodSandboxRequest{PodSandboxId: p.id}); err != nil {
+		t.Fatal(err)
+	}
+	if got := reach("127.0.0.1:18093"); got != "" {
+		t.Errorf("a stopped pod's port answers %q", got)
+	}
 }
