@@ -36,7 +36,7 @@ func TestPodWithBadInput(t *testing.T) {
 			c.DnsConfig = &criapi.DNSConfig{Servers: []string{"10.0.0.1\nnameserver 10.6.6.6"}}
 		}, code: codes.InvalidArgument, says: []string{"dns_config.servers[0]"}},
 		{name: "annotations that no record holds", mod: func(c *criapi.PodSandboxConfig) {
-			c.Annotations = map[string]string{"a": strings.Repeat("x", 1<<20)}
+			c.Annotations = map[string]string{"a": strings.Repeat("x", 6<<20)}
 		}, code: codes.InvalidArgument, says: []string{"too large", "bytes are more than"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
