@@ -124,6 +124,7 @@ func Open(ctx context.Context, cfg Config) (*Manager, error) {
 	}
 	go m.watchExits()
 	go m.watchTomb()
+	m.finishAll(ctx)
 	return m, nil
 }
 

@@ -14,7 +14,7 @@ import (
 )
 
 // restore brings back the pods of the daemon before, then those of the boot before. A pod whose journal cannot be
-// read is put aside and reported; the others are served.
+// read is put aside and reported; the others are served. Nobody else uses the maps yet.
 func (m *Manager) restore(ctx context.Context) error {
 	entries, err := os.ReadDir(filepath.Join(m.cfg.RunDir, "pods"))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -31,14 +31,24 @@ func (m *Manager) restore(ctx context.Context) error {
 			m.log.Error("restore pod", "pod", e.Name(), "err", err)
 		}
 	}
-	for _, k := range m.cfg.Known { // pods that are gone although a monitor still serves them
-		if m.pods[k.Pod] == nil {
-			m.cfg.Engine.Forget(k.Pod)
-		}
-	}
 	m.restoreTomb(ctx)
 	m.sweepLayers()
 	return nil
+}
+
+// finishAll does what the daemon before had begun with its pods. The ends of containers must be read meanwhile: it
+// kills some, and waits until their end is recorded.
+func (m *Manager) finishAll(ctx context.Context) {
+	for _, p := range m.allPods() {
+		if err := m.finish(ctx, p); err != nil {
+			m.log.Error("finish what was begun with pod", "pod", p.ID, "err", err)
+		}
+	}
+	for _, k := range m.cfg.Known { // pods that are gone although a monitor still serves them
+		if _, err := m.pod(k.Pod); err != nil {
+			m.cfg.Engine.Forget(k.Pod)
+		}
+	}
 }
 
 func (m *Manager) restorePod(ctx context.Context, id string, known map[string]engine.Known) error {
@@ -80,16 +90,18 @@ func (m *Manager) restorePod(ctx context.Context, id string, known map[string]en
 			m.log.Error("restore container", "pod", id, "ctr", cid, "err", err)
 		}
 	}
-	return m.finish(ctx, p)
+	return nil
 }
 
 // finish does what the daemon before had begun with a pod.
 func (m *Manager) finish(ctx context.Context, p *Pod) error {
-	switch p.state {
+	p.mu.Lock()
+	state, running := p.state, p.running()
+	p.mu.Unlock()
+	switch state {
 	case podCreating, podRemoving:
-		return errors.Join(m.killAll(ctx, p.running()), m.discard(ctx, p))
+		return errors.Join(m.killAll(ctx, running), m.discard(ctx, p))
 	case podStopping:
-		p.state = podReady // stopPod notes it again
 		return m.stopPod(ctx, p)
 	}
 	return nil

@@ -203,18 +203,24 @@ func (e *Engine) awaitOrphan(p *process) (Exit, bool) {
 	return x, true
 }
 
+// collectLimit is how long a dying monitor is given to leave its children to us: a monitor's connection closes before that.
+const collectLimit = 2 * time.Second
+
+// collect reaps a process that has ended, or learns its status once another one has reaped it.
 func collect(pidfd int) (unix.WaitStatus, bool) {
-	var info unix.Siginfo
-	if err := unix.Waitid(unix.P_PIDFD, pidfd, &info, unix.WEXITED, nil); err == nil {
-		if st, ok := linux.WaitStatus(&info); ok {
-			return unix.WaitStatus(st), true
+	for end := time.Now().Add(collectLimit); ; time.Sleep(time.Millisecond) {
+		var info unix.Siginfo
+		if err := unix.Waitid(unix.P_PIDFD, pidfd, &info, unix.WEXITED|unix.WNOHANG, nil); err == nil {
+			if st, ok := linux.WaitStatus(&info); ok {
+				return unix.WaitStatus(st), true
+			}
 		}
-	}
-	for range 100 { // until its new parent has reaped it
+		reaped := errors.Is(unix.PidfdSendSignal(pidfd, 0, nil, 0), unix.ESRCH)
 		if got, err := linux.PidfdInfo(pidfd); err == nil && got.Exited {
 			return got.Status, true
 		}
-		time.Sleep(2 * time.Millisecond)
+		if reaped || time.Now().After(end) {
+			return 0, false
+		}
 	}
-	return 0, false
 }

@@ -2,6 +2,7 @@ package crash
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -63,21 +64,27 @@ func limitSpace(t testing.TB, dir string, size int) {
 	}
 }
 
-// fill takes all space of a directory's file system but so many pages.
+// fill takes all space of a directory's file system but so many pages, beside a daemon that may write meanwhile.
 func fill(t testing.TB, dir string, pages int) (free func()) {
 	t.Helper()
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		t.Fatal(err)
-	}
 	path := filepath.Join(dir, "filler")
 	f, err := os.Create(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := unix.Fallocate(int(f.Fd()), 0, 0, max(0, int64(st.Bavail)-int64(pages))*st.Bsize); err != nil {
-		t.Fatal(err)
+	for range 100 {
+		var st unix.Statfs_t
+		if err = unix.Fstatfs(int(f.Fd()), &st); err != nil {
+			break
+		}
+		err = unix.Fallocate(int(f.Fd()), 0, 0, max(1, int64(st.Bavail)-int64(pages))*st.Bsize)
+		if !errors.Is(err, unix.ENOSPC) || int64(st.Bavail) <= int64(pages) {
+			break
+		}
+	}
+	if err != nil {
+		t.Fatalf("fill %s: %v", path, err)
 	}
 	return func() { _ = os.Remove(path) }
 }

@@ -151,6 +151,8 @@ func (n *node) tryStart(env ...string) error {
 			return fmt.Errorf("the daemon ended (%s); its log ends with:\n%s", n.daemon.ProcessState, lastLines(n.daemonLog(), 20))
 		}
 		if time.Now().After(limit) {
+			_ = n.daemon.Process.Signal(syscall.SIGQUIT) // the log says where each goroutine stands
+			n.hasEnded(time.Second)
 			n.kill()
 			return fmt.Errorf("the daemon does not serve after 20 s: %w", err)
 		}
