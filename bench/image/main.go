@@ -2,7 +2,7 @@
 // and its applets as hard links: an image to measure and to show with, on a
 // machine without a registry.
 //
-//	image [-busybox /bin/busybox] [-name localhost/cri-mini-bench:1] FILE
+//	image [-busybox /bin/busybox] [-name localhost/cri-mini-bench:1] [-cmd /bin/sh] FILE
 //
 // The same busybox gives the same bytes. It imports nothing of this module.
 package main
@@ -31,18 +31,19 @@ import (
 func main() {
 	busybox := flag.String("busybox", "/bin/busybox", "static busybox to put in")
 	name := flag.String("name", "localhost/cri-mini-bench:1", "name of the image")
+	cmd := flag.String("cmd", "/bin/sh", "the image's command, words apart by spaces")
 	flag.Parse()
 	if flag.NArg() != 1 {
-		fmt.Fprintln(os.Stderr, "usage: image [-busybox FILE] [-name NAME] FILE")
+		fmt.Fprintln(os.Stderr, "usage: image [-busybox FILE] [-name NAME] [-cmd WORDS] FILE")
 		os.Exit(2)
 	}
-	if err := write(flag.Arg(0), *busybox, *name); err != nil {
+	if err := write(flag.Arg(0), *busybox, *name, strings.Fields(*cmd)); err != nil {
 		fmt.Fprintln(os.Stderr, "image:", err)
 		os.Exit(1)
 	}
 }
 
-func write(path, busybox, name string) error {
+func write(path, busybox, name string, cmd []string) error {
 	program, err := readStatic(busybox)
 	if err != nil {
 		return err
@@ -60,7 +61,7 @@ func write(path, busybox, name string) error {
 		return err
 	}
 	defer f.Close()
-	if err := archive(f, raw.Bytes(), name); err != nil {
+	if err := archive(f, raw.Bytes(), name, cmd); err != nil {
 		return fmt.Errorf("write image %s: %w", path, err)
 	}
 	return f.Close()
@@ -119,7 +120,7 @@ func rootfs(w io.Writer, busybox []byte, applets []string) error {
 }
 
 // archive writes the OCI layout (image-spec, image-layout.md) as a tar.
-func archive(w io.Writer, layer []byte, name string) error {
+func archive(w io.Writer, layer []byte, name string, cmd []string) error {
 	var packed bytes.Buffer
 	zw := gzip.NewWriter(&packed)
 	if _, err := zw.Write(layer); err != nil {
@@ -155,7 +156,7 @@ func archive(w io.Writer, layer []byte, name string) error {
 	}
 	config := ispec.Image{
 		Platform: ispec.Platform{Architecture: runtime.GOARCH, OS: "linux"},
-		Config:   ispec.ImageConfig{Cmd: []string{"/bin/sh"}, Env: []string{"PATH=/bin"}},
+		Config:   ispec.ImageConfig{Cmd: cmd, Env: []string{"PATH=/bin"}},
 		RootFS:   ispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{digest.FromBytes(layer)}},
 	}
 	configDesc, err := document(ispec.MediaTypeImageConfig, config)
