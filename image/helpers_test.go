@@ -352,3 +352,5 @@ func listing(t testing.TB, root string) []string {
 	}
 	return lines
 }
+
+func (d document2) descriptor() ispec.Descriptor { return digestOf(d.mediaType, d.data) }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"sync"
 
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
@@ -53,6 +54,9 @@ type Store struct {
 	log      *slog.Logger
 	pulls    join.Group[pullKey, *Image]
 	fetches  chan struct{}
+
+	mu      sync.Mutex
+	running map[*progress]struct{}
 }
 
 // Image is one image as it is now; changing it changes nothing else.
@@ -101,6 +105,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		cfg: cfg, disk: disk, log: cfg.Logger,
 		platform: matcher(cfg.Platform),
 		fetches:  make(chan struct{}, cfg.Fetches),
+		running:  make(map[*progress]struct{}),
 	}, nil
 }
 

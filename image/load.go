@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -108,7 +109,14 @@ func (s *Store) loadManifest(ctx context.Context, a archive, desc ispec.Descript
 	if err != nil {
 		return nil, err
 	}
-	return s.install(ctx, src, t, names)
+	return s.installLoaded(ctx, src, t, names)
+}
+
+// installLoaded shows the load among the pulls that run.
+func (s *Store) installLoaded(ctx context.Context, src fetcher, t *target, names store.NewImage) (*Image, error) {
+	p, end := s.track(cmp.Or(names.Tag, names.Digest, t.manifest.Config.Digest.String()))
+	defer end()
+	return s.install(ctx, src, t, names, p)
 }
 
 // layoutNames finds the name of a manifest in an OCI layout.
@@ -199,7 +207,7 @@ func (s *Store) loadDockerEntry(ctx context.Context, a archive, e dockerEntry) (
 			}
 			names.Tag = named.String()
 		}
-		img, err := s.install(ctx, src, t, names)
+		img, err := s.installLoaded(ctx, src, t, names)
 		if err != nil {
 			return nil, err
 		}

@@ -5,7 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"time"
+	"path/filepath"
 
 	"github.com/distribution/reference"
 	"golang.org/x/sync/errgroup"
@@ -60,7 +60,8 @@ func newPullKey(named reference.Named, auth *criapi.AuthConfig) (pullKey, error)
 }
 
 func (s *Store) pull(ctx context.Context, named reference.Named, auth *criapi.AuthConfig) (*Image, error) {
-	start := time.Now()
+	p, end := s.track(named.String())
+	defer end()
 	repo, err := registry.Open(s.cfg.Registry, named, auth)
 	if err != nil {
 		return nil, err
@@ -77,21 +78,21 @@ func (s *Store) pull(ctx context.Context, named reference.Named, auth *criapi.Au
 	if tagged, ok := named.(reference.NamedTagged); ok {
 		names.Tag = tagged.String()
 	}
-	resolved := time.Now()
 	t, err := s.choose(ctx, repo, desc)
 	if err != nil {
 		return nil, err
 	}
-	img, err := s.install(ctx, repo, t, names)
+	img, err := s.install(ctx, repo, t, names, p)
 	if err != nil {
 		return nil, err
 	}
-	s.log.Info("pulled image", "ref", named.String(), "image", img.ID, "took", time.Since(start), "resolve", resolved.Sub(start))
+	s.log.Info("pulled image", append(p.attrs(), "ref", named.String(), "image", img.ID)...)
 	return img, nil
 }
 
 // install brings the layers in and commits.
-func (s *Store) install(ctx context.Context, src fetcher, t *target, names store.NewImage) (_ *Image, err error) {
+func (s *Store) install(ctx context.Context, src fetcher, t *target, names store.NewImage, p *progress) (_ *Image, err error) {
+	p.begin(t)
 	session := s.disk.Begin()
 	defer func() {
 		discard := err != nil && !worthRetry(ctx, err)
@@ -99,13 +100,14 @@ func (s *Store) install(ctx context.Context, src fetcher, t *target, names store
 	}()
 	g, all := errgroup.WithContext(ctx)
 	for i := range t.manifest.Layers {
-		g.Go(func() error { return s.layer(all, session, src, t, i) })
+		g.Go(func() error { return s.layer(all, session, layerSource{src, p, i}, t) })
 	}
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
 	names.ID = t.manifest.Config.Digest
 	names.Manifest, names.Config, names.Layers = t.manifestJSON, t.configJSON, t.config.RootFS.DiffIDs
+	defer p.committing()()
 	r, err := session.Commit(context.WithoutCancel(ctx), names)
 	if err != nil {
 		return nil, err
@@ -119,23 +121,38 @@ func worthRetry(ctx context.Context, err error) bool {
 	return ctx.Err() != nil || errors.Is(err, context.Canceled) || errors.Is(err, ErrUnavailable)
 }
 
-func (s *Store) layer(ctx context.Context, session *store.Session, src fetcher, t *target, i int) error {
-	diffID, desc := t.config.RootFS.DiffIDs[i], t.manifest.Layers[i]
-	return session.Layer(ctx, diffID, func(ctx context.Context, dir string) (unpack.Info, error) {
+// layerSource is where one layer of an image comes from.
+type layerSource struct {
+	fetcher
+	pull *progress
+	i    int // which layer
+}
+
+func (s *Store) layer(ctx context.Context, session *store.Session, src layerSource, t *target) error {
+	diffID, desc, note := t.config.RootFS.DiffIDs[src.i], t.manifest.Layers[src.i], src.pull.layers[src.i]
+	err := session.Layer(ctx, diffID, func(ctx context.Context, dir string) (unpack.Info, error) {
 		select {
 		case s.fetches <- struct{}{}:
 			defer func() { <-s.fetches }()
 		case <-ctx.Done():
 			return unpack.Info{}, context.Cause(ctx)
 		}
+		note.at(StageFetch)
 		rc, err := src.Fetch(ctx, desc)
 		if err != nil {
 			return unpack.Info{}, err
 		}
-		blob := unpack.Blob{Content: rc, Digest: desc.Digest, Size: desc.Size, DiffID: diffID}
+		blob := unpack.Blob{
+			Content: counted{rc, &note.fetched}, Digest: desc.Digest, Size: desc.Size, DiffID: diffID,
+			Keep: filepath.Dir(dir), Clock: &src.pull.clock,
+		}
 		if desc.Size < 0 { // from an archive that has no digests of compressed layers
 			blob.Digest = ""
 		}
 		return unpack.Apply(ctx, dir, blob, s.cfg.Limits)
 	})
+	if err == nil {
+		note.at(StageDone)
+	}
+	return err
 }

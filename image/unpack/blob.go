@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -22,6 +24,16 @@ type Blob struct {
 	Digest  digest.Digest // of Content as it is; empty skips the check
 	Size    int64         // of Content; negative skips the check
 	DiffID  digest.Digest // of the uncompressed tar
+	Keep    string        // directory for the recipe, see Reassemble; empty keeps none
+	Clock   *Clock        // gets the time that each stage takes; may be nil
+}
+
+// Clock sums up how long the stages of unpacking were at work, waiting for each other left out. Stages run side by side,
+// and layers may share a clock, so that the sum is more than the time that passes.
+type Clock struct {
+	Fetch      atomic.Int64 // nanoseconds of waiting for the blob's bytes
+	Decompress atomic.Int64 // of decompressing them, and of the blob's digest
+	Write      atomic.Int64 // of making files, and of the diff id
 }
 
 // maxWindow bounds the memory that a zstd frame may ask for; zstd(1) makes none above without --ultra --long.
@@ -44,6 +56,10 @@ func (b *Blob) apply(ctx context.Context, dir string, limits Limits) (Info, erro
 	if err := b.validate(); err != nil {
 		return Info{}, err
 	}
+	clock := b.Clock
+	if clock == nil {
+		clock = new(Clock)
+	}
 	src := &source{r: b.Content, size: b.Size}
 	if b.Digest != "" {
 		src.hash = b.Digest.Algorithm().Hash()
@@ -54,6 +70,8 @@ func (b *Blob) apply(ctx context.Context, dir string, limits Limits) (Info, erro
 		return Info{}, src.blame(err)
 	}
 	ahead := readAhead(raw)
+	began := time.Now()
+	defer func() { clock.Write.Add(int64(time.Since(began)) - ahead.waited) }()
 	blame := func(err error) error {
 		if ahead.ended != nil { // the goroutine has left src alone
 			return src.blame(err)
@@ -63,20 +81,33 @@ func (b *Blob) apply(ctx context.Context, dir string, limits Limits) (Info, erro
 	defer func() {
 		b.Content.Close() // unblocks a read in progress, so that stop does not wait for the registry
 		ahead.stop()
+		clock.Fetch.Add(src.took)
+		clock.Decompress.Add(max(0, ahead.filled-src.took))
 	}()
 	diff := &tee{r: ahead, hash: b.DiffID.Algorithm().Hash()}
-	info, err := Tar(ctx, dir, diff, limits)
+	info, err := record(ctx, dir, diff, limits, b.Keep)
 	if err != nil {
 		return Info{}, blame(err)
 	}
-	// Padding after the archive counts for the diff id, bytes after the compressed stream for the digest.
-	if _, err := io.Copy(io.Discard, diff); err != nil {
-		return Info{}, blame(err)
-	}
+	// What follows the compressed stream counts for the digest.
 	if _, err := io.Copy(io.Discard, in); err != nil {
 		return Info{}, src.blame(err)
 	}
+	info.Tar = diff.n
 	return info, b.verify(src, diff)
+}
+
+// record unpacks the tar and writes its recipe. It reads to the end: padding after the archive counts for the diff id.
+func record(ctx context.Context, dir string, r io.Reader, limits Limits, keep string) (Info, error) {
+	rec, err := newRecorder(r, keep)
+	if err != nil {
+		return Info{}, err
+	}
+	info, err := untar(ctx, dir, rec, limits)
+	if err == nil {
+		_, err = io.Copy(io.Discard, rec)
+	}
+	return info, errors.Join(err, rec.close())
 }
 
 func (b *Blob) validate() error {
@@ -133,6 +164,7 @@ type source struct {
 	hash hash.Hash
 	size int64
 	n    int64
+	took int64 // nanoseconds in r
 	eof  bool
 	err  error // of r itself
 }
@@ -142,7 +174,9 @@ func (s *source) Read(p []byte) (int, error) {
 		s.err = refuse("blob is longer than the %d bytes that the manifest says", s.size)
 		return 0, s.err
 	}
+	began := time.Now()
 	n, err := s.r.Read(p)
+	s.took += int64(time.Since(began))
 	s.n += int64(n)
 	if s.hash != nil {
 		s.hash.Write(p[:n])
@@ -182,10 +216,12 @@ func blameContent(err error) error {
 type tee struct {
 	r    io.Reader
 	hash hash.Hash
+	n    int64
 }
 
 func (t *tee) Read(p []byte) (int, error) {
 	n, err := t.r.Read(p)
+	t.n += int64(n)
 	t.hash.Write(p[:n])
 	return n, err
 }

@@ -37,7 +37,7 @@ func (u *unpacker) directory(at *place, hdr *tar.Header) error {
 		}
 		// A file or whiteout at this name had taken away what the layers below have here; the directory starts empty.
 		hides = true
-		if err := unix.Unlinkat(at.dirfd, at.base, 0); err != nil {
+		if err := u.rec.unlink(at.dirfd, at.base); err != nil {
 			return err
 		}
 		err = unix.Mkdirat(at.dirfd, at.base, 0o700)
@@ -92,6 +92,11 @@ func (u *unpacker) regular(at *place, hdr *tar.Header, content io.Reader) error 
 		return fmt.Errorf("create: %w", err)
 	}
 	defer unix.Close(fd)
+	if !isSparse(hdr) { // what the tar has of a sparse file is its recipe
+		if err := u.rec.content(at.real, fd, hdr.Size); err != nil {
+			return err
+		}
+	}
 	if err := u.write(fd, hdr, content); err != nil {
 		return err
 	}
@@ -255,9 +260,9 @@ func (u *unpacker) clear(at *place) error {
 		if at.dirfd, _, err = u.tree.dir(path.Dir(at.real), false); err != nil {
 			return err
 		}
-		return removeAll(at.dirfd, at.base)
+		return u.removeAll(at.dirfd, at.base)
 	}
-	return unix.Unlinkat(at.dirfd, at.base, 0)
+	return u.rec.unlink(at.dirfd, at.base)
 }
 
 type kind int

@@ -14,6 +14,7 @@ type Info struct {
 	Size    int64 `json:"size"`    // bytes on disk, counted in blocks of 4096
 	Inodes  int64 `json:"inodes"`  // inodes made, the root included
 	Entries int64 `json:"entries"` // entries that the tar had; 0 is an empty layer
+	Tar     int64 `json:"tar"`     // bytes of the uncompressed tar; 0 if it was not read from a blob
 	// OpaqueRoot says that the layer hides everything below it. Overlayfs does not honour trusted.overlay.opaque on a
 	// layer's root, so the layers below must be left out.
 	OpaqueRoot bool `json:"opaqueRoot,omitempty"`

@@ -3,6 +3,7 @@ package unpack
 import (
 	"io"
 	"sync"
+	"time"
 )
 
 const (
@@ -21,6 +22,9 @@ type ahead struct {
 	now   block // in use by the reader
 	rest  []byte
 	ended error // the source's last word, once the reader has seen it
+
+	filled int64 // nanoseconds in the source, to be read after stop
+	waited int64 // nanoseconds that Read was without a block
 }
 
 type block struct {
@@ -46,11 +50,13 @@ func (a *ahead) fill(r io.Reader) {
 	}
 	for {
 		b := block{buf: aheadBuffers.Get().(*[]byte)}
+		began := time.Now()
 		for b.n < len(*b.buf) && b.err == nil {
 			var n int
 			n, b.err = r.Read((*b.buf)[b.n:])
 			b.n += n
 		}
+		a.filled += int64(time.Since(began))
 		select {
 		case a.blocks <- b:
 		case <-a.quit:
@@ -73,7 +79,9 @@ func (a *ahead) Read(p []byte) (int, error) {
 			continue
 		}
 		a.release()
+		began := time.Now()
 		a.now = <-a.blocks
+		a.waited += int64(time.Since(began))
 		a.rest = (*a.now.buf)[:a.now.n]
 	}
 	n := copy(p, a.rest)

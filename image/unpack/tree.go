@@ -250,8 +250,8 @@ func fdPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
 func chmodFD(fd int, mode uint32) error { return unix.Chmod(fdPath(fd), mode) }
 
 // removeAll removes name below the directory fd with all that is in it, without following anything.
-func removeAll(dirfd int, name string) error {
-	err := unix.Unlinkat(dirfd, name, 0)
+func (u *unpacker) removeAll(dirfd int, name string) error {
+	err := u.rec.unlink(dirfd, name)
 	if err == nil || errors.Is(err, unix.ENOENT) {
 		return nil
 	}
@@ -269,7 +269,7 @@ func removeAll(dirfd int, name string) error {
 		return err
 	}
 	for _, n := range names {
-		if err := removeAll(fd, n); err != nil {
+		if err := u.removeAll(fd, n); err != nil {
 			return err
 		}
 	}

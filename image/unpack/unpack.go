@@ -33,6 +33,10 @@ func (l Limits) orDefault() Limits {
 // Tar unpacks an uncompressed layer tar into dir, which must exist and be empty. The stream may hold more than the
 // archive (padding): it is left where the archive ends. On error dir is in no usable state; the caller removes it.
 func Tar(ctx context.Context, dir string, r io.Reader, limits Limits) (Info, error) {
+	return untar(ctx, dir, &recorder{r: r}, limits)
+}
+
+func untar(ctx context.Context, dir string, rec *recorder, limits Limits) (Info, error) {
 	t, err := openTree(dir)
 	if err != nil {
 		return Info{}, err
@@ -44,11 +48,12 @@ func Tar(ctx context.Context, dir string, r io.Reader, limits Limits) (Info, err
 		times:   make(map[string]time.Time),
 		implied: make(map[string]bool),
 		buf:     copyBuffers.Get().(*[]byte),
+		rec:     rec,
 	}
 	defer copyBuffers.Put(u.buf)
 	t.onMade, t.onCovers = u.made, setOpaque
 	u.made(".", false)
-	if err := u.run(ctx, tar.NewReader(r)); err != nil {
+	if err := u.run(ctx, tar.NewReader(rec)); err != nil {
 		return Info{}, err
 	}
 	return u.finish()
@@ -63,6 +68,7 @@ type unpacker struct {
 	times   map[string]time.Time // directory (resolved path) → mtime, set at the end since each new child changes it
 	implied map[string]bool
 	buf     *[]byte
+	rec     *recorder
 }
 
 // made notes a directory that no entry has described so far. Its time is a constant, so that a layer always unpacks to
