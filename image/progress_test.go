@@ -9,7 +9,9 @@ import (
 
 func TestPullsShowTheirProgress(t *testing.T) {
 	reg := newRegistry(t)
-	s := openStore(t, testConfig(t.TempDir()))
+	cfg := testConfig(t.TempDir())
+	cfg.Registry.StallTimeout = time.Hour // it is not the silence that is tested
+	s := openStore(t, cfg)
 	m, _ := reg.image(t, "x:1", spec{layers: [][]byte{layerTar(t, "f a 1"), layerTar(t, "f b "+noise(200_000))}, compress: []string{"none", "none"}})
 	layers := reg.layers(t, m)
 	data, release := reg.blobs[layers[1]], make(chan struct{})
@@ -23,13 +25,13 @@ func TestPullsShowTheirProgress(t *testing.T) {
 		}
 		return false
 	})
-	done := make(chan error)
+	done := make(chan error, 1)
 	go func() {
 		_, err := s.Pull(t.Context(), PullRequest{Ref: reg.host() + "/x:1"})
 		done <- err
 	}()
 	var now []PullStatus
-	for range 500 {
+	for range 6000 { // a minute
 		now = s.Pulls()
 		if len(now) == 1 && len(now[0].Layers) == 2 && now[0].Layers[0].Stage == StageDone && now[0].Layers[1].Fetched == 100_000 {
 			break
