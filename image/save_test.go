@@ -19,13 +19,15 @@ func saved(t *testing.T) (s *Store, a, b *Image, reg *fakeRegistry) {
 	shared := layerTar(t, "d .", "f etc/passwd root:x:0:0", "f d/f "+noise(300_000), "l d/g d/f", "s d/s f", "f twice 1", "f twice 2")
 	reg.image(t, "a:1", spec{layers: [][]byte{shared, layerTar(t, "w etc/passwd", "f new 1")}, config: ispec.ImageConfig{User: "7"}})
 	reg.image(t, "b:1", spec{layers: [][]byte{shared, shared}, compress: []string{"zstd", "zstd"}})
-	for name, to := range map[string]**Image{"a:1": &a, "b:1": &b} {
+	pull := func(name string) *Image {
 		img, err := s.Pull(t.Context(), PullRequest{Ref: reg.host() + "/" + name})
 		if err != nil {
 			t.Fatal(err)
 		}
-		*to = img
+		return img
 	}
+	a = pull("a:1") // first: the blob of the shared layer is this one's
+	b = pull("b:1")
 	return s, a, b, reg
 }
 
