@@ -18,10 +18,27 @@ import (
 	"github.com/cri-mini/cri-mini/runtime/engine"
 )
 
+// patience is how long a test waits for what will come, on however slow a machine.
+const patience = time.Minute
+
+// waitText waits until a file has this text in it.
+func waitText(t *testing.T, path, text string) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		b, _ := os.ReadFile(path)
+		if strings.Contains(string(b), text) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s has %q, not %q", path, b, text)
+		}
+	}
+}
+
 // waitStatus waits until a container has a status.
 func (b *bundleDir) waitStatus(id, status string) {
 	b.t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); b.status(id) != status; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); b.status(id) != status; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			b.t.Fatalf("container %s is %s, not %s", id, b.status(id), status)
 		}
@@ -65,6 +82,7 @@ func TestLifeCycle(t *testing.T) {
 	b.fails("start container one: it is running, not created", "start", "one")
 	b.fails("delete container one: it is running", "delete", "one")
 	b.checkList(s.PID)
+	waitText(t, out, "started") // as PID 1 the shell gets no TERM before its trap
 	b.ok("kill", "one", "USR2") // the shell has no handler: as PID 1 it does not care
 	b.ok("kill", "one")
 	b.waitStatus("one", "stopped")
@@ -163,12 +181,7 @@ func TestKillAll(t *testing.T) {
 			b.spec.Linux.Namespaces = b.spec.Linux.Namespaces[1:]
 			b.write()
 			b.ok("run", "-d", "x")
-			for range 1000 {
-				if _, err := os.Stat(rec + "/ready"); err == nil {
-					break
-				}
-				time.Sleep(time.Millisecond)
-			}
+			waitText(t, rec+"/ready", "\n")
 			procs := func() int {
 				text, _ := os.ReadFile("/sys/fs/cgroup/pids" + b.spec.Linux.CgroupsPath + "/cgroup.procs")
 				return len(strings.Fields(string(text)))
@@ -182,11 +195,10 @@ func TestKillAll(t *testing.T) {
 			case "kill --all USR1":
 				b.ok("kill", "--all", "x", "USR1")
 			}
-			for i := 0; how != "delete" && procs() > 0; i++ {
-				if i == 1000 {
+			for deadline := time.Now().Add(patience); how != "delete" && procs() > 0; time.Sleep(time.Millisecond) {
+				if time.Now().After(deadline) {
 					t.Fatalf("%d processes left", procs())
 				}
-				time.Sleep(time.Millisecond)
 			}
 			b.ok("delete", "--force", "x")
 		})

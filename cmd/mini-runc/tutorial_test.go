@@ -52,7 +52,7 @@ func sitDown(t *testing.T, master *os.File) *person {
 // expect waits for words on the screen and gives all that stood before and with them.
 func (p *person) expect(words string) string {
 	p.t.Helper()
-	for timeout := time.After(10 * time.Second); ; {
+	for timeout := time.After(patience); ; {
 		if i := strings.Index(p.seen, words); i >= 0 {
 			before := p.seen[:i+len(words)]
 			p.seen = p.seen[i+len(words):]
