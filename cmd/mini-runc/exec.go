@@ -31,6 +31,9 @@ type execOptions struct {
 	noNewPrivs    bool
 	consoleSocket string
 	preserveFDs   uint
+	label         string
+	apparmor      string
+	ignorePaused  bool
 }
 
 func (x *execOptions) define(fs *flag.FlagSet) {
@@ -48,6 +51,9 @@ func (x *execOptions) define(fs *flag.FlagSet) {
 	fs.Var(&x.caps, "c", "")
 	fs.BoolVar(&x.noNewPrivs, "no-new-privs", false, "")
 	fs.StringVar(&x.consoleSocket, "console-socket", "", "")
+	fs.StringVar(&x.label, "process-label", "", "")
+	fs.StringVar(&x.apparmor, "apparmor", "", "")
+	fs.BoolVar(&x.ignorePaused, "ignore-paused", false, "")
 	fs.UintVar(&x.preserveFDs, "preserve-fds", 0, "")
 }
 
@@ -103,7 +109,7 @@ func (x *execOptions) run(ctx context.Context, a *app, id string, args []string)
 	}
 	giveStdio(spec, proc, x.detach)
 	launch := func(ctx context.Context, console func(*os.File) error) (*engine.Process, error) {
-		return e.Exec(ctx, engine.CommandExec{Container: id, Plan: p, Console: console, PreserveFDs: int(x.preserveFDs)})
+		return e.Exec(ctx, engine.CommandExec{Container: id, Plan: p, Console: console, PreserveFDs: int(x.preserveFDs), IgnorePaused: x.ignorePaused})
 	}
 	return foreground(ctx, launch, attachment{detach: x.detach, terminal: proc.Terminal, pidFile: x.pidFile})
 }
@@ -135,6 +141,12 @@ func (x *execOptions) describe(spec *specs.Spec, args []string) (*specs.Process,
 	}
 	if x.noNewPrivs {
 		p.NoNewPrivileges = true
+	}
+	if x.label != "" {
+		p.SelinuxLabel = x.label
+	}
+	if x.apparmor != "" {
+		p.ApparmorProfile = x.apparmor
 	}
 	x.addCaps(&p)
 	return &p, x.setUser(&p)

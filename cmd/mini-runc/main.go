@@ -6,6 +6,8 @@
 //	mini-runc exec ID COMMAND...        a further process in a container
 //	mini-runc state ID; list            what there is
 //	mini-runc kill ID [SIGNAL]; delete ID
+//	mini-runc pause ID; resume ID; ps ID
+//	mini-runc update ID                 change limits
 //	mini-runc plan [BUNDLE]             print what a start would do, without doing it
 //
 // Each call is a process of its own and leaves nothing running but the container. What the next call must know
@@ -63,11 +65,15 @@ func init() {
 		"list":   {"", "list the containers below --root", list},
 		"kill":   {"ID [SIGNAL]", "send a signal (default TERM) to a container's init", kill},
 		"delete": {"ID", "delete a container", remove},
+		"ps":     {"ID [PS-OPTION...]", "list the processes of a container", processes},
+		"pause":  {"ID", "stop all processes of a container", pause},
+		"resume": {"ID", "let the processes of a paused container run again", resume},
+		"update": {"ID", "change the limits of a container", update},
 		"plan":   {"[BUNDLE]", "print what a start would do, without doing it", showPlan},
 	}
 }
 
-var order = []string{"spec", "create", "start", "run", "exec", "state", "list", "kill", "delete", "plan"}
+var order = []string{"spec", "create", "start", "run", "exec", "state", "list", "kill", "delete", "ps", "pause", "resume", "update", "plan"}
 
 // exitError carries an exit status; one without words is that of a container's process.
 type exitError struct {

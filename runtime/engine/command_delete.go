@@ -31,6 +31,9 @@ func (c *Command) Kill(ctx context.Context, id string, sig unix.Signal, all bool
 	}
 	if r.status != string(specs.StateStopped) && (!all || sig == unix.SIGKILL) {
 		err = errors.Join(err, killProcess(r.proc, sig))
+		if sig == unix.SIGKILL {
+			err = errors.Join(err, c.thawKilled(r))
+		}
 		if all && errors.Is(err, ErrGone) {
 			err = nil
 		}
@@ -42,6 +45,19 @@ func (c *Command) Kill(ctx context.Context, id string, sig unix.Signal, all bool
 		return fmt.Errorf("kill container %s: %w", id, err)
 	}
 	return nil
+}
+
+// thawKilled lets the processes of a paused container meet their SIGKILL: a frozen cgroup of v1 would hold them.
+func (c *Command) thawKilled(r reading) error {
+	paused, err := c.frozen(r)
+	if err != nil || !paused {
+		return err
+	}
+	tree, err := c.cgroups()
+	if err != nil {
+		return err
+	}
+	return tree.Thaw(r.Cgroup)
 }
 
 // signalGroup sends a signal to each process of a cgroup, by pidfd: none can be mistaken for a later one.

@@ -17,6 +17,8 @@ type CommandExec struct {
 	Plan        *plan.Plan // opens "pidfd"
 	Console     func(master *os.File) error
 	PreserveFDs int
+	// IgnorePaused starts the process in a paused container too, where it stands still until the resume.
+	IgnorePaused bool
 }
 
 // Exec starts a process in a running container and returns once its program runs. It writes nothing down: the
@@ -28,6 +30,11 @@ func (c *Command) Exec(ctx context.Context, req CommandExec) (*Process, error) {
 	}
 	if rd.status != string(specs.StateRunning) && rd.status != string(specs.StateCreated) {
 		return nil, statusError(fmt.Sprintf("exec in container %s: it is %s", req.Container, rd.status))
+	}
+	if paused, err := c.frozen(rd); err != nil {
+		return nil, fmt.Errorf("exec in container %s: %w", req.Container, err)
+	} else if paused && !req.IgnorePaused {
+		return nil, statusError(fmt.Sprintf("exec in container %s: it is paused; resume it first, or use --ignore-paused", req.Container))
 	}
 	target, err := openProcess(rd.proc)
 	if errors.Is(err, ErrGone) {

@@ -205,10 +205,25 @@ func readLocked(page *os.File, path, id string) (notes, error) {
 // State tells about a container.
 func (c *Command) State(id string) (CommandState, error) {
 	r, err := c.read(id)
+	if err == nil {
+		err = c.readPaused(id, &r)
+	}
 	if err != nil {
 		return CommandState{}, err
 	}
 	return r.state(id), nil
+}
+
+// readPaused looks at the cgroup too, which only those who print the status need.
+func (c *Command) readPaused(id string, r *reading) error {
+	paused, err := c.frozen(*r)
+	if err != nil {
+		return fmt.Errorf("container %s: %w", id, err)
+	}
+	if paused {
+		r.status = StatusPaused
+	}
+	return nil
 }
 
 func (r *reading) state(id string) CommandState {
@@ -247,6 +262,9 @@ func (c *Command) List() ([]Listed, error) {
 			continue
 		}
 		r, err := c.read(e.Name())
+		if err == nil {
+			err = c.readPaused(e.Name(), &r)
+		}
 		if errors.Is(err, ErrNoContainer) {
 			continue // deleted meanwhile
 		}

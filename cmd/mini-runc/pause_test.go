@@ -1,0 +1,207 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/cri-mini/cri-mini/runtime/engine"
+)
+
+// taskState is the third field of /proc/PID/stat.
+func taskState(t *testing.T, pid int) string {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	must(t, err)
+	_, rest, _ := strings.Cut(string(text), ") ")
+	return rest[:1]
+}
+
+func (b *bundleDir) pid(id string) int {
+	b.t.Helper()
+	var s engine.CommandState
+	must(b.t, json.Unmarshal([]byte(b.ok("state", id)), &s))
+	return s.PID
+}
+
+// cpuTime is what a process has used, in ticks.
+func cpuTime(t *testing.T, pid int) int {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	must(t, err)
+	_, rest, _ := strings.Cut(string(text), ") ")
+	n, err := strconv.Atoi(strings.Fields(rest)[11])
+	must(t, err)
+	return n
+}
+
+// TestPause: a paused container says so everywhere, uses no CPU, takes no exec, and runs on after the resume.
+func TestPause(t *testing.T) {
+	b := newBundle(t, "while :; do :; done")
+	b.write()
+	b.ok("run", "-d", "x")
+	pid := b.pid("x")
+	b.fails("resume container x: it is running, not paused", "resume", "x")
+	b.ok("pause", "x")
+	b.ok("pause", "x")
+	want(t, b.status("x"), "paused")
+	if l := b.ok("list"); !strings.Contains(l, " paused ") {
+		t.Error(l)
+	}
+	used := cpuTime(t, pid)
+	b.fails("it is paused; resume it first, or use --ignore-paused", "exec", "x", "sh", "-c", "exit 0")
+	b.fails("delete container x: it is running", "delete", "x")
+	if now := cpuTime(t, pid); now != used {
+		t.Errorf("paused, it used %d ticks of CPU", now-used)
+	}
+	b.ok("resume", "x")
+	want(t, b.status("x"), "running")
+	for deadline := time.Now().Add(patience); cpuTime(t, pid) == used; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("it does not run on: state %s", taskState(t, pid))
+		}
+	}
+	b.ok("exec", "x", "sh", "-c", "exit 0")
+	b.ok("delete", "--force", "x")
+}
+
+// TestPausedIsKilled: the end of a paused container needs no resume.
+func TestPausedIsKilled(t *testing.T) {
+	b := newBundle(t, "exec busybox sleep 1000")
+	b.write()
+	b.ok("run", "-d", "x")
+	b.ok("pause", "x")
+	b.ok("kill", "x", "KILL")
+	b.waitStatus("x", "stopped")
+	b.fails("pause container x: it is stopped", "pause", "x")
+	b.ok("delete", "x")
+	b.ok("run", "-d", "x")
+	b.ok("pause", "x")
+	b.ok("delete", "--force", "x")
+	b.fails("container does not exist", "pause", "x")
+}
+
+// TestExecIgnorePaused: the process waits for the resume.
+func TestExecIgnorePaused(t *testing.T) {
+	b := newBundle(t, "exec busybox sleep 1000")
+	rec := b.record()
+	b.write()
+	b.ok("run", "-d", "x")
+	b.ok("pause", "x")
+	cmd := b.command("exec", "--ignore-paused", "x", "sh", "-c", "echo done > /rec/done")
+	must(t, cmd.Start())
+	frozen := "/sys/fs/cgroup/freezer" + b.spec.Linux.CgroupsPath
+	if _, err := os.Stat(frozen); err != nil {
+		frozen = "/sys/fs/cgroup" + b.spec.Linux.CgroupsPath
+	}
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		text, err := os.ReadFile(frozen + "/cgroup.procs")
+		must(t, err)
+		if strings.Count(string(text), "\n") == 2 {
+			break // it has joined
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("processes: %q", text)
+		}
+	}
+	if _, err := os.Stat(rec + "/done"); err == nil {
+		t.Error("it ran in a paused container")
+	}
+	b.ok("resume", "x")
+	must(t, cmd.Wait())
+	waitText(t, rec+"/done", "done")
+	b.ok("delete", "--force", "x")
+}
+
+func TestProcesses(t *testing.T) {
+	b := newBundle(t, "busybox sleep 1001 & echo > /rec/ready; exec busybox sleep 1002")
+	rec := b.record()
+	b.write()
+	b.ok("run", "-d", "x")
+	waitText(t, rec+"/ready", "\n")
+	var pids []int
+	must(t, json.Unmarshal([]byte(b.ok("ps", "--format", "json", "x")), &pids))
+	if len(pids) != 2 || pids[0] != b.pid("x") {
+		t.Errorf("processes %v, init is %d", pids, b.pid("x"))
+	}
+	table := b.ok("ps", "x")
+	if lines := strings.Split(strings.TrimSpace(table), "\n"); len(lines) != 3 || !strings.HasPrefix(lines[0], "UID ") || !strings.Contains(table, "sleep 1001") {
+		t.Error(table)
+	}
+	if table := b.ok("ps", "x", "-o", "pid,stat", "-e"); len(strings.Split(strings.TrimSpace(table), "\n")) != 3 {
+		t.Error(table)
+	}
+	b.fails("no column PID", "ps", "x", "-o", "stat")
+	b.fails(`unknown "yaml"`, "ps", "-f", "yaml", "x")
+	b.ok("kill", "x", "KILL")
+	b.waitStatus("x", "stopped")
+	want(t, b.ok("ps", "-f", "json", "x"), "null\n")
+	b.ok("delete", "x")
+}
+
+// TestUpdate: options and a file change the cgroup; what they do not name stays; a value that the kernel refuses
+// changes nothing.
+func TestUpdate(t *testing.T) {
+	b := running(t, func(s *specs.Spec) {
+		s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: ptr(int64(64 << 20))}
+		s.Linux.Resources.Pids = &specs.LinuxPids{Limit: ptr(int64(50))}
+	})
+	limit := func(v1, v2 string) string {
+		t.Helper()
+		for _, pattern := range []string{"/sys/fs/cgroup/" + v1, "/sys/fs/cgroup/" + v2} {
+			dir, file, _ := strings.Cut(pattern, "@")
+			if text, err := os.ReadFile(dir + b.spec.Linux.CgroupsPath + file); err == nil {
+				return strings.TrimSpace(string(text))
+			}
+		}
+		t.Fatalf("neither %s nor %s is there", v1, v2)
+		return ""
+	}
+	memory := func() string { return limit("memory@/memory.limit_in_bytes", "@/memory.max") }
+	pids := func() string { return limit("pids@/pids.max", "@/pids.max") }
+	b.ok("update", "--memory", "0.125GiB", "x")
+	want(t, memory(), strconv.Itoa(128<<20))
+	want(t, pids(), "50")
+	b.ok("update", "--pids-limit", "60", "--cpu-share", "512", "--cpu-quota", "50000", "--cpu-period", "100000", "x")
+	want(t, memory(), strconv.Itoa(128<<20))
+	want(t, pids(), "60")
+	file := b.dir + "/limits.json"
+	must(t, os.WriteFile(file, []byte(`{"memory": {"limit": 100663296}, "pids": {"limit": 70}}`), 0o600))
+	b.ok("update", "-r", file, "--pids-limit", "80", "x")
+	want(t, memory(), strconv.Itoa(96<<20))
+	want(t, pids(), "70")
+	cmd := b.command("update", "--resources", "-", "x")
+	cmd.Stdin = strings.NewReader(`{"pids": {"limit": 90}}`)
+	if r := b.call(cmd); r.code != 0 || r.err != "" {
+		t.Error(r)
+	}
+	want(t, pids(), "90")
+	b.fails("cpuset.cpus", "update", "--pids-limit", "99", "--cpuset-cpus", "4096", "x")
+	want(t, pids(), "90")
+	b.fails("want a size such as", "update", "--memory", "much", "x")
+	b.fails("from 10 to 1000", "update", "--blkio-weight", "5", "x")
+	b.fails("--resources: ", "update", "-r", "/nowhere", "x")
+	b.fails("container does not exist", "update", "--memory", "64M", "y")
+}
+
+func TestParseSize(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		want int64
+	}{{"-1", -1}, {"0", 0}, {"512", 512}, {"512b", 512}, {"1k", 1024}, {"10 MiB", 10 << 20}, {"1.5g", 3 << 29}, {"2TB", 2 << 40}} {
+		if got, err := parseSize(tc.name); err != nil || got != tc.want {
+			t.Errorf("%s: %d, %v; want %d", tc.name, got, err, tc.want)
+		}
+	}
+	for _, bad := range []string{"", "k", "-2", "1kk", "1ki2", "x", "9e30"} {
+		if got, err := parseSize(bad); err == nil {
+			t.Errorf("%q is %d", bad, got)
+		}
+	}
+}
