@@ -21,6 +21,7 @@ import (
 type making struct {
 	bundle        string
 	consoleSocket string
+	pidfdSocket   string
 	pidFile       string
 	noPivot       bool
 	noNewKeyring  bool
@@ -33,6 +34,7 @@ type making struct {
 func (m *making) define(fs *flag.FlagSet) {
 	both(fs.StringVar, &m.bundle, "bundle", "b")
 	fs.StringVar(&m.consoleSocket, "console-socket", "", "")
+	fs.StringVar(&m.pidfdSocket, "pidfd-socket", "", "")
 	fs.StringVar(&m.pidFile, "pid-file", "", "")
 	fs.BoolVar(&m.noPivot, "no-pivot", false, "")
 	fs.BoolVar(&m.noNewKeyring, "no-new-keyring", false, "")
@@ -105,6 +107,11 @@ func create(ctx context.Context, a *app, args []string) error {
 	if err != nil {
 		return err
 	}
+	at := attachment{detach: true, pidFile: m.pidFile, pidfdSocket: m.pidfdSocket, kind: pidfdInit}
+	if err := at.connect(); err != nil {
+		return err
+	}
+	defer at.close()
 	giveStdio(req.Spec, req.Spec.Process, true)
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer stop()
@@ -112,7 +119,7 @@ func create(ctx context.Context, a *app, args []string) error {
 	if err != nil {
 		return fmt.Errorf("create container %s: %w", req.ID, err)
 	}
-	if err := writePID(m.pidFile, p.PID); err != nil {
+	if err := at.announce(p.PID); err != nil {
 		return errors.Join(err, e.Delete(context.WithoutCancel(ctx), req.ID, true))
 	}
 	return nil
@@ -172,7 +179,9 @@ func run(ctx context.Context, a *app, args []string) error {
 		made = err == nil
 		return p, err
 	}
-	code, err := foreground(ctx, launch, attachment{detach: m.detach, terminal: req.Spec.Process.Terminal, pidFile: m.pidFile})
+	code, err := foreground(ctx, launch, attachment{
+		detach: m.detach, terminal: req.Spec.Process.Terminal, pidFile: m.pidFile, pidfdSocket: m.pidfdSocket, kind: pidfdInit,
+	})
 	if err != nil {
 		err = fmt.Errorf("run container %s: %w", req.ID, err)
 		if made {

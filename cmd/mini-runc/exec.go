@@ -26,6 +26,7 @@ type execOptions struct {
 	user          string
 	groups        many
 	detach        bool
+	pidfdSocket   string
 	pidFile       string
 	caps          many
 	noNewPrivs    bool
@@ -46,6 +47,7 @@ func (x *execOptions) define(fs *flag.FlagSet) {
 	fs.Var(&x.groups, "additional-gids", "")
 	fs.Var(&x.groups, "g", "")
 	both(fs.BoolVar, &x.detach, "detach", "d")
+	fs.StringVar(&x.pidfdSocket, "pidfd-socket", "", "")
 	fs.StringVar(&x.pidFile, "pid-file", "", "")
 	fs.Var(&x.caps, "cap", "")
 	fs.Var(&x.caps, "c", "")
@@ -111,7 +113,9 @@ func (x *execOptions) run(ctx context.Context, a *app, id string, args []string)
 	launch := func(ctx context.Context, console func(*os.File) error) (*engine.Process, error) {
 		return e.Exec(ctx, engine.CommandExec{Container: id, Plan: p, Console: console, PreserveFDs: int(x.preserveFDs), IgnorePaused: x.ignorePaused})
 	}
-	return foreground(ctx, launch, attachment{detach: x.detach, terminal: proc.Terminal, pidFile: x.pidFile})
+	return foreground(ctx, launch, attachment{
+		detach: x.detach, terminal: proc.Terminal, pidFile: x.pidFile, pidfdSocket: x.pidfdSocket, kind: pidfdExec,
+	})
 }
 
 // describe gives the process: that of the file, or the container's own with the options' changes.

@@ -8,6 +8,7 @@
 //	mini-runc kill ID [SIGNAL]; delete ID
 //	mini-runc pause ID; resume ID; ps ID
 //	mini-runc update ID                 change limits
+//	mini-runc events ID; features       what a container uses; what this program can do
 //	mini-runc plan [BUNDLE]             print what a start would do, without doing it
 //
 // Each call is a process of its own and leaves nothing running but the container. What the next call must know
@@ -56,24 +57,26 @@ var commands map[string]command
 
 func init() {
 	commands = map[string]command{
-		"spec":   {"", "write a config.json to begin with", makeSpec},
-		"create": {"ID", "create a container", create},
-		"start":  {"ID", "run the program of a created container", start},
-		"run":    {"ID", "create a container and run its program", run},
-		"exec":   {"ID COMMAND [ARG...]", "run a further process in a container", execute},
-		"state":  {"ID", "print the state of a container", state},
-		"list":   {"", "list the containers below --root", list},
-		"kill":   {"ID [SIGNAL]", "send a signal (default TERM) to a container's init", kill},
-		"delete": {"ID", "delete a container", remove},
-		"ps":     {"ID [PS-OPTION...]", "list the processes of a container", processes},
-		"pause":  {"ID", "stop all processes of a container", pause},
-		"resume": {"ID", "let the processes of a paused container run again", resume},
-		"update": {"ID", "change the limits of a container", update},
-		"plan":   {"[BUNDLE]", "print what a start would do, without doing it", showPlan},
+		"spec":     {"", "write a config.json to begin with", makeSpec},
+		"create":   {"ID", "create a container", create},
+		"start":    {"ID", "run the program of a created container", start},
+		"run":      {"ID", "create a container and run its program", run},
+		"exec":     {"ID COMMAND [ARG...]", "run a further process in a container", execute},
+		"state":    {"ID", "print the state of a container", state},
+		"list":     {"", "list the containers below --root", list},
+		"kill":     {"ID [SIGNAL]", "send a signal (default TERM) to a container's init", kill},
+		"delete":   {"ID", "delete a container", remove},
+		"ps":       {"ID [PS-OPTION...]", "list the processes of a container", processes},
+		"pause":    {"ID", "stop all processes of a container", pause},
+		"resume":   {"ID", "let the processes of a paused container run again", resume},
+		"update":   {"ID", "change the limits of a container", update},
+		"events":   {"ID", "print what a container uses, and when it runs out of memory", events},
+		"features": {"", "print what this runtime can do, as JSON", features},
+		"plan":     {"[BUNDLE]", "print what a start would do, without doing it", showPlan},
 	}
 }
 
-var order = []string{"spec", "create", "start", "run", "exec", "state", "list", "kill", "delete", "ps", "pause", "resume", "update", "plan"}
+var order = []string{"spec", "create", "start", "run", "exec", "state", "list", "kill", "delete", "ps", "pause", "resume", "update", "events", "features", "plan"}
 
 // exitError carries an exit status; one without words is that of a container's process.
 type exitError struct {

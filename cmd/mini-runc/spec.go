@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -23,14 +25,15 @@ func makeSpec(_ context.Context, a *app, args []string) error {
 	if _, err := parse(flags, args, 0, 0); err != nil {
 		return err
 	}
-	if *rootless {
-		return errors.New("spec --rootless: not supported yet")
-	}
 	facts, err := host.Probe()
 	if err != nil {
 		return err
 	}
-	b, err := json.MarshalIndent(exampleSpec(facts.Cgroup.Mode == host.CgroupV2), "", "\t")
+	spec := exampleSpec(facts.Cgroup.Mode == host.CgroupV2)
+	if *rootless {
+		withoutRoot(spec)
+	}
+	b, err := json.MarshalIndent(spec, "", "\t")
 	if err != nil {
 		return err
 	}
@@ -80,6 +83,24 @@ func exampleSpec(cgroupNS bool) *specs.Spec {
 			},
 			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
 		},
+	}
+}
+
+// withoutRoot changes the example to what a user namespace with one user, the caller, can have: the host's network, and
+// so its /sys; no group tty for terminals; no limits.
+func withoutRoot(spec *specs.Spec) {
+	l := spec.Linux
+	l.Namespaces = slices.DeleteFunc(l.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.NetworkNamespace })
+	l.Namespaces = append(l.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+	l.UIDMappings = []specs.LinuxIDMapping{{HostID: uint32(os.Geteuid()), Size: 1}}
+	l.GIDMappings = []specs.LinuxIDMapping{{HostID: uint32(os.Getegid()), Size: 1}}
+	l.Resources = nil
+	for i := range spec.Mounts {
+		m := &spec.Mounts[i]
+		if m.Destination == "/sys" {
+			*m = specs.Mount{Destination: "/sys", Type: "none", Source: "/sys", Options: []string{"rbind", "nosuid", "noexec", "nodev", "ro"}}
+		}
+		m.Options = slices.DeleteFunc(m.Options, func(o string) bool { return strings.HasPrefix(o, "gid=") || strings.HasPrefix(o, "uid=") })
 	}
 }
 

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/signal"
 	"sync"
@@ -16,14 +18,61 @@ import (
 
 // attachment says how this process goes on once the container's process runs.
 type attachment struct {
-	detach   bool
-	terminal bool
-	pidFile  string
+	detach      bool
+	terminal    bool
+	pidFile     string
+	pidfdSocket string // a listening UNIX socket that gets a pidfd of the process
+	kind        string // the word that goes with the pidfd
+
+	conn *net.UnixConn // to pidfdSocket
+}
+
+// The words that runc sends with a pidfd.
+const (
+	pidfdInit = "standard"
+	pidfdExec = "setns"
+)
+
+// connect finds out that nobody listens before there is a process.
+func (at *attachment) connect() (err error) {
+	if at.pidfdSocket == "" {
+		return nil
+	}
+	if at.conn, err = net.DialUnix("unix", nil, &net.UnixAddr{Name: at.pidfdSocket, Net: "unix"}); err != nil {
+		return fmt.Errorf("--pidfd-socket: %w", err)
+	}
+	return nil
+}
+
+func (at *attachment) close() {
+	if at.conn != nil {
+		_ = at.conn.Close()
+	}
+}
+
+// announce tells the caller about a process that is our child: its pidfd, then its pid file.
+func (at *attachment) announce(pid int) error {
+	if at.conn != nil {
+		fd, err := unix.PidfdOpen(pid, 0)
+		if err != nil {
+			return fmt.Errorf("--pidfd-socket: open pidfd of process %d: %w", pid, err)
+		}
+		_, _, err = at.conn.WriteMsgUnix([]byte(at.kind), unix.UnixRights(fd), nil)
+		_ = unix.Close(fd)
+		if err != nil {
+			return fmt.Errorf("--pidfd-socket: %w", err)
+		}
+	}
+	return writePID(at.pidFile, pid)
 }
 
 // foreground starts a process and stays with it: it holds its terminal, passes signals on and waits. Detached, it
 // only starts it. The code is the process's.
 func foreground(ctx context.Context, launch func(context.Context, func(*os.File) error) (*engine.Process, error), at attachment) (int, error) {
+	if err := at.connect(); err != nil {
+		return -1, err
+	}
+	defer at.close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s := watchSignals(cancel)
@@ -38,7 +87,7 @@ func foreground(ctx context.Context, launch func(context.Context, func(*os.File)
 	if err != nil {
 		return -1, err
 	}
-	if err := writePID(at.pidFile, p.PID); err != nil {
+	if err := at.announce(p.PID); err != nil {
 		_ = p.Signal(unix.SIGKILL)
 		_, _ = p.Wait()
 		return -1, err

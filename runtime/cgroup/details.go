@@ -47,6 +47,18 @@ func (t *Tree) Details(path string) Details {
 	return d
 }
 
+// MemoryCounters gives memory.stat as it is, by the kernel's words, which are others on v1 and on v2.
+func (t *Tree) MemoryCounters(path string) map[string]uint64 {
+	h := t.find("memory")
+	if h == nil || checkPath(path) != nil {
+		return nil
+	}
+	text, _ := readFile(h.dir(path), "memory.stat")
+	counters := map[string]uint64{}
+	keyed(text, func(key string, n uint64) { counters[key] = n })
+	return counters
+}
+
 // deviceIO reads io.stat of v2 or what blk-throttle counts on v1, which counts
 // whatever the scheduler.
 func (t *Tree) deviceIO(path string) []DeviceIO {

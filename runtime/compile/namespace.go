@@ -3,6 +3,7 @@ package compile
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -47,6 +48,16 @@ func lookupNS(t specs.LinuxNamespaceType) (nsType, bool) {
 		}
 	}
 	return nsType{}, false
+}
+
+// NamespaceTypes are those that a specification may list, sorted.
+func NamespaceTypes() []specs.LinuxNamespaceType {
+	var list []specs.LinuxNamespaceType
+	for _, n := range nsTypes {
+		list = append(list, n.typ)
+	}
+	slices.Sort(list)
+	return list
 }
 
 func (b *builder) readNamespaces() error {

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/cri-mini/cri-mini/runtime/plan"
@@ -41,6 +42,19 @@ var propagations = map[string]uint64{
 	"slave": plan.PropSlave, "rslave": plan.PropSlave | plan.PropRec,
 	"shared": plan.PropShared, "rshared": plan.PropShared | plan.PropRec,
 	"unbindable": plan.PropUnbindable, "runbindable": plan.PropUnbindable | plan.PropRec,
+}
+
+// MountOptions are the options that have a meaning here, sorted; all others go to the file system.
+func MountOptions() []string {
+	list := []string{"bind", "rbind", "remount", "idmap", "ridmap", "defaults", "silent", "loud"}
+	for name := range attributes {
+		list = append(list, name, "r"+name)
+	}
+	for name := range propagations {
+		list = append(list, name)
+	}
+	slices.Sort(list)
+	return list
 }
 
 // parseOptions reads the options of one mount. What is not known here goes to the file system, which refuses

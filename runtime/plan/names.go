@@ -100,6 +100,15 @@ func CapNumber(name string) (uint, bool) {
 	return 0, false
 }
 
+// CapNames gives all capabilities as config.json writes them, in the order of their numbers.
+func CapNames() []string {
+	var list []string
+	for _, n := range capNames {
+		list = append(list, "CAP_"+strings.ToUpper(n))
+	}
+	return list
+}
+
 // RlimitNumber gives the number of a resource by its RLIMIT_ name.
 func RlimitNumber(name string) (uint64, bool) {
 	short := strings.ToLower(strings.TrimPrefix(name, "RLIMIT_"))

@@ -85,6 +85,18 @@ func archOf(word specs.Arch) (lib.ScmpArch, error) {
 	return arch, nil
 }
 
+// wordOf is the way back from archOf.
+func wordOf(arch lib.ScmpArch) string {
+	name := arch.String()
+	switch arch {
+	case lib.ArchAMD64:
+		name = "x86_64"
+	case lib.ArchARM64:
+		name = "aarch64"
+	}
+	return "SCMP_ARCH_" + strings.ToUpper(name)
+}
+
 // tokensOf returns the kernel's words for architectures; none when the machine
 // has other numbers for new calls, see newer.go.
 func tokensOf(arches []lib.ScmpArch) []uint32 {

@@ -2,6 +2,7 @@ package seccomp
 
 import (
 	"fmt"
+	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	lib "github.com/seccomp/libseccomp-golang"
@@ -100,6 +101,31 @@ func loadFlags(flags []specs.LinuxSeccompFlag) (uint32, error) {
 		}
 	}
 	return set, nil
+}
+
+// Known are the words of config.json that Compile takes on this machine, sorted.
+type Known struct{ Actions, Operators, Archs, Flags []string }
+
+// Words tells what Compile takes.
+func Words() Known {
+	k := Known{Flags: []string{string(specs.LinuxSeccompFlagLog), string(specs.LinuxSeccompFlagSpecAllow), "SECCOMP_FILTER_FLAG_TSYNC", string(specs.LinuxSeccompFlagWaitKillableRecv)}}
+	level, _ := lib.GetAPI()
+	for word, a := range actions {
+		if a.level <= level {
+			k.Actions = append(k.Actions, string(word))
+		}
+	}
+	for word := range operators {
+		k.Operators = append(k.Operators, string(word))
+	}
+	for arch := range tokens {
+		k.Archs = append(k.Archs, wordOf(arch))
+	}
+	k.Archs = append(k.Archs, wordOf(lib.ArchX32)) // which shares the token of x86_64
+	for _, list := range [][]string{k.Actions, k.Operators, k.Archs, k.Flags} {
+		slices.Sort(list)
+	}
+	return k
 }
 
 // LibraryVersion is the version of libseccomp that is linked in or loaded.

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	oci "github.com/opencontainers/runtime-spec/specs-go/features"
+
+	"github.com/cri-mini/cri-mini/runtime/compile"
+	"github.com/cri-mini/cri-mini/runtime/plan"
+	"github.com/cri-mini/cri-mini/runtime/seccomp"
+)
+
+// features prints what of runtime-spec this program can do (runtime-spec, features.md). Who starts containers through
+// it decides by that, so what is refused at create is false here.
+func features(_ context.Context, a *app, args []string) error {
+	if _, err := parse(newFlags("features"), args, 0, 0); err != nil {
+		return err
+	}
+	if err := a.probe(); err != nil {
+		return err
+	}
+	out := json.NewEncoder(a.out)
+	out.SetIndent("", "    ")
+	return out.Encode(oci.Features{
+		OCIVersionMin: "1.0.0",
+		OCIVersionMax: specs.Version,
+		Hooks:         []string{"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"},
+		MountOptions:  compile.MountOptions(),
+		Linux:         a.linuxFeatures(),
+		// The names are runc's: callers look for them.
+		Annotations: map[string]string{
+			"org.opencontainers.runc.checkpoint.enabled": "false",
+			"io.github.seccomp.libseccomp.version":       seccomp.LibraryVersion(),
+		},
+		PotentiallyUnsafeConfigAnnotations: []string{"bundle"},
+	})
+}
+
+func (a *app) linuxFeatures() *oci.Linux {
+	yes, no := true, false
+	known := seccomp.Words()
+	var namespaces []string
+	for _, t := range compile.NamespaceTypes() {
+		namespaces = append(namespaces, string(t))
+	}
+	idmap := a.facts.IdmapMounts
+	return &oci.Linux{
+		Namespaces:   namespaces,
+		Capabilities: plan.CapNames()[:a.facts.LastCap+1],
+		Cgroup:       &oci.Cgroup{V1: &yes, V2: &yes, Systemd: &no, SystemdUser: &no, Rdma: &yes},
+		Seccomp: &oci.Seccomp{
+			Enabled: &a.facts.Seccomp, Actions: known.Actions, Operators: known.Operators, Archs: known.Archs,
+			KnownFlags: known.Flags, SupportedFlags: known.Flags,
+		},
+		Apparmor:        &oci.Apparmor{Enabled: &yes},
+		Selinux:         &oci.Selinux{Enabled: &yes},
+		IntelRdt:        &oci.IntelRdt{Enabled: &no},
+		MountExtensions: &oci.MountExtensions{IDMap: &oci.IDMap{Enabled: &idmap}},
+		NetDevices:      &oci.NetDevices{Enabled: &no},
+	}
+}

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	oci "github.com/opencontainers/runtime-spec/specs-go/features"
+)
+
+// TestFeatures: what it says can be done is taken by create, and what it says cannot is refused.
+func TestFeatures(t *testing.T) {
+	b := newBundle(t, "exit 0")
+	var f oci.Features
+	must(t, json.Unmarshal([]byte(b.ok("features")), &f))
+	if f.OCIVersionMax != specs.Version || len(f.Hooks) != 6 || f.Annotations["io.github.seccomp.libseccomp.version"] == "" {
+		t.Errorf("%+v", f)
+	}
+	for _, has := range []struct {
+		list []string
+		word string
+	}{
+		{f.MountOptions, "rro"}, {f.MountOptions, "ridmap"}, {f.MountOptions, "rslave"}, {f.Linux.Namespaces, "time"},
+		{f.Linux.Capabilities, "CAP_CHOWN"}, {f.Linux.Seccomp.Actions, "SCMP_ACT_ERRNO"}, {f.Linux.Seccomp.Operators, "SCMP_CMP_MASKED_EQ"},
+		{f.Linux.Seccomp.Archs, "SCMP_ARCH_X86_64"}, {f.Linux.Seccomp.Archs, "SCMP_ARCH_X32"}, {f.Linux.Seccomp.KnownFlags, "SECCOMP_FILTER_FLAG_LOG"},
+	} {
+		if !slices.Contains(has.list, has.word) {
+			t.Errorf("no %s in %q", has.word, has.list)
+		}
+	}
+	for name, change := range map[string]func(*specs.Linux){
+		"linux.intelRdt":   func(l *specs.Linux) { l.IntelRdt = &specs.LinuxIntelRdt{} },
+		"linux.netDevices": func(l *specs.Linux) { l.NetDevices = map[string]specs.LinuxNetDevice{"x": {}} },
+	} {
+		l := *b.spec.Linux
+		change(b.spec.Linux)
+		b.write()
+		b.fails(name+": not supported", "run", "x")
+		*b.spec.Linux = l
+	}
+	b.write()
+	b.fails("systemd", "--systemd-cgroup", "run", "x")
+	all := make([]specs.LinuxSeccompFlag, 0, len(f.Linux.Seccomp.SupportedFlags))
+	for _, flag := range f.Linux.Seccomp.SupportedFlags {
+		if flag != string(specs.LinuxSeccompFlagWaitKillableRecv) { // goes with a listener
+			all = append(all, specs.LinuxSeccompFlag(flag))
+		}
+	}
+	b.spec.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Flags: all}
+	for _, arch := range f.Linux.Seccomp.Archs {
+		b.spec.Linux.Seccomp.Architectures = append(b.spec.Linux.Seccomp.Architectures, specs.Arch(arch))
+	}
+	b.write()
+	b.ok("run", "x")
+}
+
+// TestSpecRootless: the file has one user, the caller, and runs.
+func TestSpecRootless(t *testing.T) {
+	b := newBundle(t, "")
+	must(t, os.RemoveAll(filepath.Join(b.dir, "config.json")))
+	b.ok("spec", "--rootless")
+	text, err := os.ReadFile(filepath.Join(b.dir, "config.json"))
+	must(t, err)
+	var s specs.Spec
+	must(t, json.Unmarshal(text, &s))
+	if s.Linux.Resources != nil || len(s.Linux.UIDMappings) != 1 || s.Linux.UIDMappings[0] != (specs.LinuxIDMapping{HostID: uint32(os.Geteuid()), Size: 1}) {
+		t.Errorf("%s", text)
+	}
+	s.Process.Terminal, s.Process.Args = false, []string{"sh", "-c", "echo $(busybox id -u) $(cat /proc/self/uid_map | busybox tr -s ' ')"}
+	s.Linux.CgroupsPath = b.spec.Linux.CgroupsPath
+	must(t, os.Link(filepath.Join(b.dir, "rootfs/bin/busybox"), filepath.Join(b.dir, "rootfs/bin/cat")))
+	b.spec = &s
+	b.write()
+	want(t, b.ok("run", "x"), "0 0 0 1\n")
+}
