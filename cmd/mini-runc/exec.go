@@ -35,6 +35,7 @@ type execOptions struct {
 	label         string
 	apparmor      string
 	ignorePaused  bool
+	cgroups       many
 }
 
 func (x *execOptions) define(fs *flag.FlagSet) {
@@ -55,6 +56,7 @@ func (x *execOptions) define(fs *flag.FlagSet) {
 	fs.StringVar(&x.consoleSocket, "console-socket", "", "")
 	fs.StringVar(&x.label, "process-label", "", "")
 	fs.StringVar(&x.apparmor, "apparmor", "", "")
+	fs.Var(&x.cgroups, "cgroup", "")
 	fs.BoolVar(&x.ignorePaused, "ignore-paused", false, "")
 	fs.UintVar(&x.preserveFDs, "preserve-fds", 0, "")
 }
@@ -99,6 +101,9 @@ func (x *execOptions) run(ctx context.Context, a *app, id string, args []string)
 		return 0, err
 	}
 	o.PreserveFDs = x.preserveFDs
+	if o.SubCgroups, err = subCgroups(x.cgroups); err != nil {
+		return 0, err
+	}
 	if o.ConsoleSocket, err = absolute(x.consoleSocket); err != nil {
 		return 0, err
 	}
@@ -154,6 +159,27 @@ func (x *execOptions) describe(spec *specs.Spec, args []string) (*specs.Process,
 	}
 	x.addCaps(&p)
 	return &p, x.setUser(&p)
+}
+
+// subCgroups reads [CONTROLLER[,CONTROLLER...]:]CGROUP, the latter below the container's own.
+func subCgroups(list []string) (map[string]string, error) {
+	groups := map[string]string{}
+	for _, s := range list {
+		controllers, group, named := strings.Cut(s, ":")
+		if !named {
+			controllers, group = "", s
+		}
+		for c := range strings.SplitSeq(controllers, ",") {
+			if named && c == "" {
+				return nil, fmt.Errorf("--cgroup: %q has no controller before the colon", s)
+			}
+			if _, twice := groups[c]; twice {
+				return nil, fmt.Errorf("--cgroup: %q is a second one for the same controller", s)
+			}
+			groups[c] = group
+		}
+	}
+	return groups, nil
 }
 
 func (x *execOptions) addCaps(p *specs.Process) {

@@ -86,7 +86,7 @@ func TestLifeCycle(t *testing.T) {
 	b.ok("kill", "one", "USR2") // the shell has no handler: as PID 1 it does not care
 	b.ok("kill", "one")
 	b.waitStatus("one", "stopped")
-	b.fails("kill container one: it has stopped", "kill", "one", "KILL")
+	b.fails("kill container one: container not running", "kill", "one", "KILL")
 	b.fails("exec in container one: it is stopped", "exec", "one", "true")
 	b.ok("delete", "one")
 	b.fails("container one: container does not exist", "delete", "one")

@@ -205,3 +205,37 @@ func TestParseSize(t *testing.T) {
 		}
 	}
 }
+
+// TestExecCgroup: the process begins in a group below the container's, and in no other.
+func TestExecCgroup(t *testing.T) {
+	b := running(t, nil)
+	own := b.spec.Linux.CgroupsPath
+	hierarchy := "/sys/fs/cgroup/pids"
+	if _, err := os.Stat(hierarchy); err != nil {
+		hierarchy = "/sys/fs/cgroup"
+	}
+	sub := hierarchy + own + "/sub"
+	must(t, os.Mkdir(sub, 0o755))
+	groups := func(option, group string) (line string) {
+		t.Helper()
+		for line := range strings.Lines(b.ok("exec", option, group, "x", "cat", "/proc/self/cgroup")) {
+			_, rest, _ := strings.Cut(line, ":")
+			if strings.HasPrefix(rest, "pids:") || strings.HasPrefix(rest, ":") && hierarchy == "/sys/fs/cgroup" {
+				return strings.TrimSpace(rest[strings.Index(rest, ":")+1:])
+			}
+		}
+		return ""
+	}
+	if got := groups("--cgroup", "pids:sub"); !strings.HasSuffix(got, own+"/sub") {
+		t.Error(got)
+	}
+	if got := groups("--cgroup", "pids:../../sub"); !strings.HasSuffix(got, own+"/sub") {
+		t.Errorf("it left the container's group for %s", got)
+	}
+	if got := groups("--cgroup", "/"); !strings.HasSuffix(got, own) {
+		t.Error(got)
+	}
+	b.fails(own+"/absent", "exec", "--cgroup", "pids:absent", "x", "ls")
+	b.fails("no controller before the colon", "exec", "--cgroup", ":sub", "x", "ls")
+	b.fails("a second one for the same controller", "exec", "--cgroup", "pids:sub", "--cgroup", "cpu,pids:sub", "x", "ls")
+}

@@ -105,7 +105,7 @@ func (b *builder) makeCgroup() error {
 func (b *builder) openCgroups(dir string) error {
 	facts := b.o.Facts.Cgroup
 	for _, h := range hierarchies(facts) {
-		file := path.Join(h.mount, b.execGroup(dir, h.has("freezer")), "tasks")
+		file := path.Join(h.mount, b.execGroup(b.subCgroup(dir, h.controllers), h.has("freezer")), "tasks")
 		b.addJoin(h.controllers[0], file, h.has("memory"))
 		if h.has("memory") && b.ns.fresh&plan.NewCgroup != 0 {
 			b.memoryOut = b.open("memory cgroup of the maker", path.Join(h.mount, facts.Own["memory"], "tasks"), plan.OpenWrite)
@@ -119,6 +119,7 @@ func (b *builder) openCgroups(dir string) error {
 func (b *builder) openUnified(dir string) error {
 	facts := b.o.Facts.Cgroup
 	pure := len(facts.Mounts) == 0
+	dir = b.subCgroup(dir, facts.UnifiedControllers)
 	switch {
 	case facts.Unified == "":
 		return nil
@@ -145,6 +146,17 @@ func (b *builder) limitsInUnified() bool {
 func (b *builder) addJoin(controller, file string, memory bool) {
 	slot := b.open("cgroup "+strings.TrimPrefix(controller, "name="), file, plan.OpenWrite)
 	b.cgroups = append(b.cgroups, joinFile{strings.TrimPrefix(controller, "name="), slot, memory})
+}
+
+// subCgroup gives the group that an exec joins in the hierarchy of some controllers.
+func (b *builder) subCgroup(dir string, controllers []string) string {
+	sub := b.o.SubCgroups[""]
+	for _, c := range controllers {
+		if s, ok := b.o.SubCgroups[c]; ok {
+			sub = s
+		}
+	}
+	return path.Join(dir, path.Join("/", sub)) // .. leads no higher than to the container's
 }
 
 // execGroup puts an exec into a group of its own in the one hierarchy that is used for killing.

@@ -46,6 +46,9 @@ type Options struct {
 	// KillGroup: an exec joins a group "exec-<ID>" of its own below the container's in one hierarchy, so
 	// that whatever it forks can be found and killed. The engine makes the group.
 	KillGroup bool
+	// SubCgroups are existing groups below the container's that an exec joins instead, by controller; "" is
+	// for the controllers that are not in it.
+	SubCgroups map[string]string
 	// Warn hears of what the specification asks for and the runtime may leave out, such as a capability
 	// that nobody can give. May be nil.
 	Warn func(string)

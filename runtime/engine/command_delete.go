@@ -15,6 +15,11 @@ import (
 	"github.com/cri-mini/cri-mini/runtime/plan"
 )
 
+// stoppedError has the words by which containerd's shim knows runc's answer, and takes it as success.
+func stoppedError(id string) error {
+	return statusError(fmt.Sprintf("kill container %s: container not running: it has stopped", id))
+}
+
 // Kill sends a signal to a container's init, or with all to every process of its cgroup. One that has stopped is
 // an ErrStatus. Without a PID namespace of its own the end of init ends nobody else, so SIGKILL goes to all.
 func (c *Command) Kill(ctx context.Context, id string, sig unix.Signal, all bool) error {
@@ -24,7 +29,7 @@ func (c *Command) Kill(ctx context.Context, id string, sig unix.Signal, all bool
 	}
 	all = all || sig == unix.SIGKILL && !r.OwnPIDs
 	if r.status == string(specs.StateStopped) && !all {
-		return statusError(fmt.Sprintf("kill container %s: it has stopped", id))
+		return stoppedError(id)
 	}
 	if all && r.Cgroup != "" {
 		err = c.signalGroup(ctx, r.Cgroup, sig)
@@ -39,7 +44,7 @@ func (c *Command) Kill(ctx context.Context, id string, sig unix.Signal, all bool
 		}
 	}
 	if errors.Is(err, ErrGone) {
-		return statusError(fmt.Sprintf("kill container %s: it has stopped", id))
+		return stoppedError(id)
 	}
 	if err != nil {
 		return fmt.Errorf("kill container %s: %w", id, err)
