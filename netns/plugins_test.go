@@ -56,7 +56,7 @@ func TestPlugins(t *testing.T) {
 func testPlugins(t *testing.T, bin, cniVersion string) {
 	dir := host(t)
 	away := outside(t)
-	shell(t, "sysctl -qw net.ipv6.conf.all.forwarding=1")
+	shell(t, "echo 1 >/proc/sys/net/ipv6/conf/all/forwarding")
 	netd := filepath.Join(dir, "net.d")
 	file := write(t, netd, "10-test.conflist", conflist(dir, cniVersion), 0o644)
 	cni := func(c *Config) { c.Mode, c.BinDirs = ModeCNI, []string{bin} }

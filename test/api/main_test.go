@@ -146,13 +146,13 @@ func settled(d *daemon.Daemon) []string {
 // mustLookLike waits until the machine is as it was, and lists the differences when it does not become so.
 func (n *node) mustLookLike(want []string) {
 	n.t.Helper()
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(rpcLimit); ; time.Sleep(10 * time.Millisecond) {
 		diff := daemon.Difference(want, n.Look())
 		if len(diff) == 0 {
 			return
 		}
 		if time.Now().After(end) {
-			n.t.Errorf("after 5 s something is left or missing:\n  %s", strings.Join(diff, "\n  "))
+			n.t.Errorf("after %s something is left or missing:\n  %s", rpcLimit, strings.Join(diff, "\n  "))
 			return
 		}
 	}
