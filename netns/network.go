@@ -69,28 +69,47 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
 	}
-	switch c.Mode {
-	case ModeAuto, ModeBuiltin, ModeCNI:
-	default:
-		return c, fmt.Errorf("network.mode: %q is none of auto, builtin, cni", c.Mode)
-	}
-	if len(c.Bridge) > 15 || strings.ContainsAny(c.Bridge, "/ :.") {
-		return c, fmt.Errorf("network.bridge: %q is no interface name of at most 15 characters", c.Bridge)
-	}
-	if c.MTU != 0 && (c.MTU < leastMTU || c.MTU > 65535) {
-		return c, fmt.Errorf("network.mtu: %d is not between %d, the least that IPv6 works with, and 65535", c.MTU, leastMTU)
-	}
-	if c.PodCIDR == "" {
-		return c, nil
-	}
-	if _, err := parseCIDRs(c.PodCIDR); err != nil {
-		return c, fmt.Errorf("network.pod_cidr: %w", err)
-	}
-	return c, nil
+	return c, c.Validate()
 }
 
-// leastMTU is RFC 8200's.
-const leastMTU = 1280
+// Validate names the keys of docs/config.md that are wrong, by their values alone.
+func (c Config) Validate() error {
+	var wrong []string
+	fault := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
+	if c.Mode != ModeAuto && c.Mode != ModeBuiltin && c.Mode != ModeCNI {
+		fault("network.mode: %q is none of auto, builtin, cni", c.Mode)
+	}
+	if !isLinkName(c.Bridge) {
+		fault("network.bridge: %q is no interface name: 1 to 15 of a-z, A-Z, 0-9, '-' and '_'", c.Bridge)
+	}
+	if c.MTU != 0 && (c.MTU < leastMTU || c.MTU > mostMTU) {
+		fault("network.mtu: %d is neither 0 nor between %d, the least that IPv6 works with, and %d", c.MTU, leastMTU, mostMTU)
+	}
+	if c.PodCIDR != "" {
+		if _, err := parseCIDRs(c.PodCIDR); err != nil {
+			fault("network.pod_cidr: %v", err)
+		}
+	}
+	if len(wrong) == 0 {
+		return nil
+	}
+	return errors.New(strings.Join(wrong, "; "))
+}
+
+// isLinkName is stricter than the kernel (dev_valid_name): the name is also that of the nft table.
+func isLinkName(s string) bool {
+	ok := len(s) > 0 && len(s) < unix.IFNAMSIZ
+	for _, c := range s {
+		ok = ok && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_')
+	}
+	return ok
+}
+
+// leastMTU is RFC 8200's, mostMTU a veth's (ETH_MAX_MTU).
+const (
+	leastMTU = 1280
+	mostMTU  = 65535
+)
 
 // Network is safe for concurrent use. One process may use a StateDir or a RunDir
 // at a time.
@@ -98,6 +117,7 @@ type Network struct {
 	cfg    Config
 	log    *slog.Logger
 	plugin *bridge.Plugin
+	leases *ipam.Store
 	libs   map[string]*libcni.CNIConfig // by mode: they cache in different places
 
 	ula netip.Prefix // what pods have of IPv6 by default
@@ -128,11 +148,10 @@ func New(_ context.Context, cfg Config) (*Network, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read boot id: %w", err)
 	}
-	leases, err := ipam.Open(filepath.Join(cfg.RunDir, "leases"), strings.TrimSpace(string(boot)), n.log)
-	if err != nil {
+	if n.leases, err = ipam.Open(filepath.Join(cfg.RunDir, "leases"), strings.TrimSpace(string(boot)), n.log); err != nil {
 		return nil, err
 	}
-	if n.plugin, err = bridge.New(bridge.Config{Bridge: cfg.Bridge, MTU: cfg.MTU, Leases: leases, Log: n.log, Changed: n.noteSysctl}); err != nil {
+	if n.plugin, err = bridge.New(bridge.Config{Bridge: cfg.Bridge, MTU: cfg.MTU, Leases: n.leases, Log: n.log, Changed: n.noteSysctl}); err != nil {
 		return nil, err
 	}
 	exec := &executor{builtin: n.plugin}
@@ -239,6 +258,20 @@ func (n *Network) WaitGone(ctx context.Context, att *Attachment) error {
 	return n.plugin.WaitGone(ctx, ipam.Owner{Pod: att.PodID, IfName: att.IfName}, goneLimit)
 }
 
-// Remove takes the built-in network's bridge and nft table off the host, for an
-// uninstall or a demonstration's end. Detach the pods first.
-func (n *Network) Remove() error { return n.plugin.Remove() }
+// Remove takes the built-in network's bridge, its nft table and what is in RunDir
+// off the host, for an uninstall or a demonstration's end. Detach the pods first.
+// Bridge and table stay when neither this Network nor one before it on RunDir can
+// have made them.
+func (n *Network) Remove() error {
+	var err error
+	if n.plugin.Started() || n.leases.Reused() {
+		err = n.plugin.Remove()
+	}
+	err = errors.Join(err, n.leases.Remove())
+	if n.cfg.RunDir != n.cfg.StateDir {
+		for _, dir := range []string{"results", ""} { // what is not empty stays
+			os.Remove(filepath.Join(n.cfg.RunDir, dir))
+		}
+	}
+	return err
+}

@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"sort"
@@ -16,6 +15,7 @@ import (
 	"github.com/BurntSushi/toml"
 
 	"github.com/cri-mini/cri-mini/image/registry"
+	"github.com/cri-mini/cri-mini/netns"
 )
 
 // defaultConfigFile is read when no other is named; it need not exist.
@@ -36,8 +36,8 @@ type config struct {
 		MTU     int      `toml:"mtu"`
 	} `toml:"network"`
 	Registry struct {
-		ConfigDir    string        `toml:"config_dir"`
-		StallTimeout time.Duration `toml:"stall_timeout"`
+		ConfigDir    string   `toml:"config_dir"`
+		StallTimeout duration `toml:"stall_timeout"`
 	} `toml:"registry"`
 	Runtime struct {
 		PodsPerMonitor int      `toml:"pods_per_monitor"`
@@ -45,8 +45,8 @@ type config struct {
 		Handlers       []string `toml:"handlers"`
 	} `toml:"runtime"`
 	Streaming struct {
-		Address     string        `toml:"address"`
-		IdleTimeout time.Duration `toml:"idle_timeout"`
+		Address     string   `toml:"address"`
+		IdleTimeout duration `toml:"idle_timeout"`
 	} `toml:"streaming"`
 	Log struct {
 		Level  string `toml:"level"`
@@ -54,29 +54,48 @@ type config struct {
 	} `toml:"log"`
 }
 
+// duration is written with its unit. time.Duration itself takes a bare number too, as nanoseconds, which nobody means.
+type duration time.Duration
+
+func (d *duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	if err != nil {
+		return fmt.Errorf(`%q is not a duration with its unit, such as "30s" or "1h30m"`, text)
+	}
+	*d = duration(v)
+	return nil
+}
+
+func (d duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+func (d duration) String() string               { return time.Duration(d).String() }
+
 func defaults() config {
 	var c config
 	c.RunDir, c.StateDir = "/run/cri-mini", "/var/lib/cri-mini"
-	c.Network.Mode, c.Network.ConfDir, c.Network.Bridge = "auto", "/etc/cni/net.d", "cri-mini0"
+	c.Network.Mode, c.Network.ConfDir, c.Network.Bridge = netns.ModeAuto, "/etc/cni/net.d", "cri-mini0"
 	c.Network.BinDirs = []string{"/opt/cni/bin", "/usr/lib/cni"}
-	c.Registry.ConfigDir, c.Registry.StallTimeout = "/etc/cri-mini/certs.d", registry.DefaultStallTimeout
-	c.Runtime.PodsPerMonitor = 16
-	c.Streaming.Address, c.Streaming.IdleTimeout = "127.0.0.1:0", 4*time.Hour
+	c.Registry.ConfigDir, c.Registry.StallTimeout = "/etc/cri-mini/certs.d", duration(registry.DefaultStallTimeout)
+	c.Runtime.PodsPerMonitor, c.Runtime.Handlers = 16, []string{}
+	c.Streaming.Address, c.Streaming.IdleTimeout = "127.0.0.1:0", duration(4*time.Hour)
 	c.Log.Level, c.Log.Format = "info", "text"
 	return c
 }
 
-// parse reads the flags of a command that takes --config, and the file.
-func parse(name string, args []string) (config, []string, error) {
+// parse reads the flags of a command that takes --config, and the file. The command takes at most some more arguments.
+func parse(name string, args []string, most int) (config, []string, error) {
 	fl := flag.NewFlagSet("cri-mini "+name, flag.ContinueOnError)
 	path := fl.String("config", "", "configuration `file` (default "+defaultConfigFile+", which need not exist)")
 	if err := fl.Parse(args); err != nil {
 		return config{}, nil, err
 	}
+	if fl.NArg() > most {
+		return config{}, nil, fmt.Errorf("%s: unexpected argument %q", name, fl.Arg(most))
+	}
 	c, err := readConfig(*path)
 	return c, fl.Args(), err
 }
 
+// readConfig gives the configuration that is in force with the file, checked.
 func readConfig(path string) (config, error) {
 	c := defaults()
 	named := path != ""
@@ -101,34 +120,18 @@ func readConfig(path string) (config, error) {
 	if c.Socket == "" {
 		c.Socket = filepath.Join(c.RunDir, "cri-mini.sock")
 	}
-	return c, c.check()
+	if err := c.check(); err != nil {
+		return c, fmt.Errorf("configuration %s: %w", path, err)
+	}
+	return c, nil
 }
 
-// check names the key that is wrong.
-func (c *config) check() error {
-	for key, path := range map[string]string{"run_dir": c.RunDir, "state_dir": c.StateDir, "socket": c.Socket} {
-		if !filepath.IsAbs(path) || filepath.Clean(path) == "/" {
-			return fmt.Errorf("configuration: %s: %q is not an absolute path below /", key, path)
-		}
+// network is the part that netns is given.
+func (c *config) network() netns.Config {
+	return netns.Config{
+		Mode: c.Network.Mode, ConfDir: c.Network.ConfDir, BinDirs: c.Network.BinDirs, PodCIDR: c.Network.PodCIDR, Bridge: c.Network.Bridge, MTU: c.Network.MTU,
+		StateDir: filepath.Join(c.StateDir, "network"), RunDir: filepath.Join(c.RunDir, "network"),
 	}
-	if n := c.Runtime.PodsPerMonitor; n < 1 || n > 64 {
-		return fmt.Errorf("configuration: runtime.pods_per_monitor: %d is not between 1 and 64", n)
-	}
-	if d := c.Registry.StallTimeout; d < time.Second {
-		return fmt.Errorf("configuration: registry.stall_timeout: %s is less than 1s", d)
-	}
-	if addr, err := netip.ParseAddrPort(c.Streaming.Address); err != nil || !addr.Addr().IsLoopback() {
-		return fmt.Errorf("configuration: streaming.address: %q is not a loopback address with a port: what is typed in an exec would cross the network in clear", c.Streaming.Address)
-	}
-	if d := c.Streaming.IdleTimeout; d < time.Second {
-		return fmt.Errorf("configuration: streaming.idle_timeout: %s is less than 1s", d)
-	}
-	switch c.Log.Format {
-	case "text", "json":
-	default:
-		return fmt.Errorf("configuration: log.format: %q is neither text nor json", c.Log.Format)
-	}
-	return nil
 }
 
 // initPath finds the helper: where the configuration says, beside this program, or in libexec.
@@ -150,7 +153,7 @@ func (c *config) initPath() (string, error) {
 }
 
 func showConfig(_ context.Context, args []string) error {
-	c, _, err := parse("config", args)
+	c, _, err := parse("config", args, 0)
 	if err != nil {
 		return err
 	}

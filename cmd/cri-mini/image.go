@@ -14,20 +14,21 @@ import (
 // imageCommand is `cri-mini image load`.
 func imageCommand(ctx context.Context, args []string) error {
 	if len(args) == 0 || args[0] != "load" {
-		return errors.New("image: the one command is load: cri-mini image load FILE")
+		return errors.New("image: the one command is load: cri-mini image load [--config FILE] FILE")
 	}
-	c, rest, err := parse("image load", args[1:])
+	c, rest, err := parse("image load", args[1:], 1)
 	if err != nil {
 		return err
 	}
 	if len(rest) != 1 {
 		return errors.New("image load: give one FILE, an OCI archive")
 	}
-	log, err := newLogger(c)
+	state, err := hold("state_dir", c.StateDir)
 	if err != nil {
 		return err
 	}
-	store, err := image.Open(ctx, image.Config{Root: filepath.Join(c.StateDir, "images"), Registry: registry.Config{ConfigDir: c.Registry.ConfigDir}, Logger: log})
+	defer state.release()
+	store, err := image.Open(ctx, image.Config{Root: filepath.Join(c.StateDir, "images"), Registry: registry.Config{ConfigDir: c.Registry.ConfigDir}, Logger: newLogger(c)})
 	if err != nil {
 		return err
 	}

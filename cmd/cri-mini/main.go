@@ -3,8 +3,9 @@
 //	cri-mini serve [--config FILE]        serve the CRI
 //	cri-mini config [--config FILE]       print the configuration in force
 //	cri-mini plan [--config FILE] POD.json [CONTAINER.json]  print what starting a container would do, without doing it
-//	cri-mini image load FILE              load an OCI archive into the image store of a daemon that is not running
+//	cri-mini image load [--config FILE] FILE  load an OCI archive into the image store of a daemon that is not running
 //	cri-mini version
+//	cri-mini help
 package main
 
 import (
@@ -12,6 +13,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -21,17 +23,23 @@ import (
 var version = "dev"
 
 type command struct {
-	usage string
-	run   func(ctx context.Context, args []string) error
+	name, usage, about string
+	run                func(ctx context.Context, args []string) error
 }
 
-var commands = map[string]command{
-	"serve":   {"serve [--config FILE]", serve},
-	"config":  {"config [--config FILE]", showConfig},
-	"plan":    {"plan [--config FILE] POD.json [CONTAINER.json]", showPlan},
-	"image":   {"image load [--config FILE] FILE", imageCommand},
-	"version": {"version", showVersion},
+func commands() []command {
+	return []command{
+		{"serve", "serve [--config FILE]", "serve the CRI", serve},
+		{"config", "config [--config FILE]", "check the configuration and print what is in force", showConfig},
+		{"plan", "plan [--config FILE] POD.json [CONTAINER.json]", "print what starting a pod and a container would do", showPlan},
+		{"image", "image load [--config FILE] FILE", "load an OCI archive while the daemon does not run", imageCommand},
+		{"version", "version", "print the version", showVersion},
+		{"help", "help", "print this", help},
+	}
 }
+
+// flags that people try are commands too.
+var aliases = map[string]string{"-h": "help", "-help": "help", "--help": "help", "-v": "version", "-version": "version", "--version": "version"}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
@@ -47,25 +55,41 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		usage()
+		usage(os.Stderr)
 		return errors.New("no command given")
 	}
-	c, ok := commands[args[0]]
-	if !ok {
-		usage()
-		return fmt.Errorf("unknown command %q", args[0])
+	name := args[0]
+	if alias, ok := aliases[name]; ok {
+		name = alias
 	}
-	return c.run(ctx, args[1:])
+	for _, c := range commands() {
+		if c.name == name {
+			return c.run(ctx, args[1:])
+		}
+	}
+	usage(os.Stderr)
+	return fmt.Errorf("unknown command %q", args[0])
 }
 
-func usage() {
-	fmt.Fprintln(os.Stderr, "usage:")
-	for _, name := range []string{"serve", "config", "plan", "image", "version"} {
-		fmt.Fprintln(os.Stderr, "  cri-mini", commands[name].usage)
+func usage(w io.Writer) {
+	fmt.Fprintln(w, "usage:")
+	for _, c := range commands() {
+		fmt.Fprintf(w, "  cri-mini %-47s %s\n", c.usage, c.about)
 	}
 }
 
-func showVersion(context.Context, []string) error {
+func help(_ context.Context, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("help: unexpected argument %q", args[0])
+	}
+	usage(os.Stdout)
+	return nil
+}
+
+func showVersion(_ context.Context, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("version: unexpected argument %q", args[0])
+	}
 	fmt.Println("cri-mini", version)
 	return nil
 }

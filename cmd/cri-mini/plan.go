@@ -19,11 +19,11 @@ import (
 // showPlan prints what a pod, and a container in it, would do on this machine. The files are those of crictl runp and
 // crictl create. No image is opened: its layers are shown by its name.
 func showPlan(_ context.Context, args []string) error {
-	c, rest, err := parse("plan", args)
+	c, rest, err := parse("plan", args, 2)
 	if err != nil {
 		return err
 	}
-	if len(rest) < 1 || len(rest) > 2 {
+	if len(rest) < 1 {
 		return errors.New("plan: give POD.json and perhaps CONTAINER.json, as for crictl runp and crictl create")
 	}
 	facts, err := host.Probe()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"time"
 
 	"k8s.io/klog/v2"
 
@@ -18,7 +19,7 @@ func (d *daemon) stream() (*cri.Streaming, error) {
 	if err != nil {
 		return nil, fmt.Errorf("streaming.address: %w", err)
 	}
-	s, err := cri.NewStreaming(l.Addr(), d.pods, d.c.Streaming.IdleTimeout, d.log)
+	s, err := cri.NewStreaming(l.Addr(), d.pods, time.Duration(d.c.Streaming.IdleTimeout), d.log)
 	if err != nil {
 		return nil, err
 	}

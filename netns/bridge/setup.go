@@ -74,6 +74,13 @@ func (p *Plugin) Remove() error {
 	return errors.Join(p.table.Delete(), p.deleteLink(p.bridge))
 }
 
+// Started tells whether this plugin has made the bridge or taken it over.
+func (p *Plugin) Started() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.index != 0
+}
+
 // ensure makes the bridge serve the subnets. force does it even where memory
 // says that it was done.
 func (p *Plugin) ensure(want []netip.Prefix, force bool) error {

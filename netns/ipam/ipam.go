@@ -243,6 +243,24 @@ func (s *Store) Release(o Owner) error {
 	return nil
 }
 
+// Reused tells whether a process before this one had the directory.
+func (s *Store) Reused() bool { return s.reused }
+
+// Remove deletes the directory, unless there are leases in it.
+func (s *Store) Remove() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.leases) > 0 {
+		return nil
+	}
+	for _, path := range []string{s.bootFile(), s.dir} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove leases: %w", err)
+		}
+	}
+	return nil
+}
+
 // List returns all leases, ordered by owner.
 func (s *Store) List() []Lease {
 	s.mu.Lock()

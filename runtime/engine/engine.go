@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -85,9 +86,17 @@ type Known struct {
 	Exit      Exit
 }
 
+// dirs are what the engine and the pods' plans have in the run directory.
+var dirs = []string{"monitors", "netns", "pods", stage}
+
 // Open seals the helper, opens the private mount namespace and attaches to the monitors that run already.
-func Open(cfg Config) (*Engine, []Known, error) {
-	for _, dir := range []string{"monitors", "netns", "pods", stage} {
+func Open(cfg Config) (_ *Engine, _ []Known, err error) {
+	defer func() {
+		if err != nil {
+			removeDirs(cfg.RunDir)
+		}
+	}()
+	for _, dir := range dirs {
 		if err := os.MkdirAll(filepath.Join(cfg.RunDir, dir), 0o711); err != nil {
 			return nil, nil, fmt.Errorf("make run directory: %w", err)
 		}
@@ -97,7 +106,6 @@ func Open(cfg Config) (*Engine, []Known, error) {
 		return nil, nil, fmt.Errorf("become subreaper: %w", err)
 	}
 	e := &Engine{cfg: cfg, exits: make(chan Exit, 1024), closed: make(chan struct{}), procs: map[string]*process{}}
-	var err error
 	if e.helper, e.sealed, err = linux.SealFile(cfg.Helper); err != nil {
 		return nil, nil, fmt.Errorf("seal %s: %w", cfg.Helper, err)
 	}
@@ -155,9 +163,27 @@ func (e *Engine) Close() {
 	_ = e.helper.Close()
 }
 
-// Dissolve removes what the engine itself keeps in the run directory, once no pod is left.
+// leaveLimit is how long Dissolve waits for monitors that were hung up on. They need a few milliseconds.
+const leaveLimit = 2 * time.Second
+
+// Dissolve removes what the engine itself keeps in the run directory, once no pod is left, after Close. What is not
+// empty stays.
 func (e *Engine) Dissolve() error {
-	return unpin(filepath.Join(e.cfg.RunDir, privatePin))
+	err := unpin(filepath.Join(e.cfg.RunDir, privatePin))
+	for limit := time.Now().Add(leaveLimit); errors.Is(os.Remove(e.pool.dir), unix.ENOTEMPTY); time.Sleep(time.Millisecond) {
+		if time.Now().After(limit) {
+			os.RemoveAll(e.pool.dir) // sockets of monitors that were killed, or are stopped and leave when they go on
+		}
+	}
+	removeDirs(e.cfg.RunDir)
+	return err
+}
+
+// removeDirs removes those that are empty.
+func removeDirs(runDir string) {
+	for _, dir := range dirs {
+		os.Remove(filepath.Join(runDir, dir))
+	}
 }
 
 func (p *process) ended() bool {

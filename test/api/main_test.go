@@ -146,13 +146,20 @@ func settled(d *daemon.Daemon) []string {
 // mustLookLike waits until the machine is as it was, and lists the differences when it does not become so.
 func (n *node) mustLookLike(want []string) {
 	n.t.Helper()
-	for end := time.Now().Add(rpcLimit); ; time.Sleep(10 * time.Millisecond) {
-		diff := daemon.Difference(want, n.Look())
+	mustSettle(n.t, want, n.Look)
+}
+
+// mustSettle waits for the machine to look as wanted: the kernel is behind with what a network namespace had.
+func mustSettle(t testing.TB, want []string, look func() []string) {
+	t.Helper()
+	const limit = 30 * time.Second
+	for end := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
+		diff := daemon.Difference(want, look())
 		if len(diff) == 0 {
 			return
 		}
 		if time.Now().After(end) {
-			n.t.Errorf("after %s something is left or missing:\n  %s", rpcLimit, strings.Join(diff, "\n  "))
+			t.Errorf("after %s something is left or missing:\n  %s", limit, strings.Join(diff, "\n  "))
 			return
 		}
 	}

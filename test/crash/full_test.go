@@ -97,10 +97,10 @@ func TestFullDirectories(t *testing.T) {
 		return
 	}
 	limitSpace(t, n.state, 32<<20)
+	limitSpace(t, n.run, 32<<20)
 	for _, which := range []string{"run_dir", "state_dir"} {
 		for _, pages := range []int{0, 1, 3, 6} {
 			t.Run(fmt.Sprintf("%s with %d pages", which, pages), func(t *testing.T) {
-				limitSpace(t, n.run, 32<<20) // a daemon that ends without pods takes it away
 				n.on(t).start()
 				config := n.podConfig("resident")
 				config.Annotations = map[string]string{"a": strings.Repeat("x", 200<<10)}

@@ -72,6 +72,21 @@ func (d *Daemon) Load(archive string) error {
 	return nil
 }
 
+// Refused runs a daemon that must not come to serve, and gives what it said.
+func (d *Daemon) Refused() (string, error) {
+	config, err := d.configFile()
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, filepath.Join(d.Bin, "cri-mini"), "serve", "--config", config).CombinedOutput()
+	if ctx.Err() != nil || err == nil {
+		return "", fmt.Errorf("the daemon serves, or ended well; it said:\n%s", out)
+	}
+	return string(out), nil
+}
+
 // maxMessage is kubelet's limit of a message in bytes.
 const maxMessage = 64 << 20
 
@@ -138,6 +153,15 @@ func (d *Daemon) Stop() error {
 		_ = d.cmd.Process.Kill()
 		<-d.ended
 	}
+	d.cmd = nil
+	return err
+}
+
+// Kill ends the daemon with SIGKILL and waits for it.
+func (d *Daemon) Kill() error {
+	_ = d.Conn.Close()
+	err := d.cmd.Process.Kill()
+	<-d.ended
 	d.cmd = nil
 	return err
 }
