@@ -92,20 +92,23 @@ func (m *monitor) move(s *stream, last bool) (int, error) {
 	if s.tty {
 		return m.moveTerminal(s, last)
 	}
-	seen, err := m.peek(s.fd)
+	seen, err := m.look(s)
 	if err != nil || len(seen) == 0 {
 		return 0, err
 	}
-	if s.shown < len(seen) {
-		m.show(s, seen[s.shown:])
-		s.shown = len(seen)
-	}
 	n := whole(seen, last && len(seen) < chunk) // a full chunk ends with a line, or is one
-	if n == 0 && !full(s.fd) {
-		return 0, nil // the start of a line: wait for its end
-	}
-	if n == 0 { // which cannot come: a line of many parts
-		n = len(seen)
+	if n == 0 {
+		// The start of a line: wait for its end, unless that cannot come. The FIFO may have filled up since the look
+		// into it, and then the line's end is in there.
+		if !full(s.fd) {
+			return 0, nil
+		}
+		if seen, err = m.look(s); err != nil {
+			return 0, err
+		}
+		if n = whole(seen, false); n == 0 { // a line of many parts
+			n = len(seen)
+		}
 	}
 	m.write(s, seen[:n])
 	if err := m.discard(s.fd, n); err != nil {
@@ -114,6 +117,16 @@ func (m *monitor) move(s *stream, last bool) (int, error) {
 	s.shown -= n
 	s.note(pending{})
 	return n, nil
+}
+
+// look peeks into the stream's FIFO and shows the viewers what is new there.
+func (m *monitor) look(s *stream) ([]byte, error) {
+	seen, err := m.peek(s.fd)
+	if s.shown < len(seen) {
+		m.show(s, seen[s.shown:])
+		s.shown = len(seen)
+	}
+	return seen, err
 }
 
 // full tells that nothing more fits into the FIFO, however few bytes are in it: with O_DIRECT each write takes a page of

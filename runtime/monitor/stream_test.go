@@ -56,6 +56,45 @@ func TestLineThatFillsThePipe(t *testing.T) {
 	}
 }
 
+// The start of a line is seen, then the writer fills the pipe: it holds the line's end by now, and no line is cut.
+func TestPipeThatFillsBehindTheLook(t *testing.T) {
+	const line, lines = "0123456789abcdef\n", 400_000
+	dir := t.TempDir()
+	for _, name := range []string{fifoStdout, fifoStderr} {
+		if err := unix.Mkfifo(filepath.Join(dir, name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fd, err := unix.Open(filepath.Join(dir, fifoStdout), unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	carry(t, dir, func() {
+		for rest := []byte(strings.Repeat(line, lines)); len(rest) > 0; { // in pages, as stdio writes them
+			n, err := unix.Write(fd, rest[:min(4096, len(rest))])
+			if err != nil {
+				return
+			}
+			rest = rest[n:]
+		}
+	})
+	b, err := os.ReadFile(filepath.Join(dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := 0
+	for entry := range strings.Lines(string(b)) {
+		if !strings.HasSuffix(entry, " stdout F "+line) {
+			t.Fatalf("after %d lines: %q", whole, entry)
+		}
+		whole++
+	}
+	if whole != lines {
+		t.Errorf("%d lines, want %d", whole, lines)
+	}
+}
+
 // carry lets a monitor write a log until the writer is done and the container has ended, and gives its one line.
 func carry(t *testing.T, dir string, writer func()) string {
 	t.Helper()
