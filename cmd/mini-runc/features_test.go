@@ -16,6 +16,9 @@ func TestFeatures(t *testing.T) {
 	b := newBundle(t, "exit 0")
 	var f oci.Features
 	must(t, json.Unmarshal([]byte(b.ok("features")), &f))
+	if id := f.Linux.MountExtensions.IDMap.Enabled; id == nil || !*id { // TestIdmappedMounts takes it at its word
+		t.Error("no idmapped mounts")
+	}
 	if f.OCIVersionMax != specs.Version || len(f.Hooks) != 6 || f.Annotations["io.github.seccomp.libseccomp.version"] == "" {
 		t.Errorf("%+v", f)
 	}

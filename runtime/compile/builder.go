@@ -31,7 +31,8 @@ type builder struct {
 	memoryOut  plan.Slot // the memory group that init came from
 	unifiedIn  bool      // the process is in its group of the v2 hierarchy
 	mounts     []mount
-	crossFirst plan.Slot // trees that the parent hands over after the clone
+	maps       map[string]plan.Slot // user namespaces for the maps of mounts, by their text
+	crossFirst plan.Slot            // trees that the parent hands over after the clone
 	cross      []plan.Op
 	devices    bool // /dev is ours to fill
 }
@@ -48,7 +49,7 @@ func newBuilder(spec *specs.Spec, o Options) (*builder, error) {
 		s.Linux = &specs.Linux{}
 		spec = &s
 	}
-	b := &builder{o: o, spec: spec, proc: spec.Process, p: plan.New(), clone: plan.MakeProcess(0)}
+	b := &builder{o: o, spec: spec, proc: spec.Process, p: plan.New(), clone: plan.MakeProcess(0), maps: map[string]plan.Slot{}}
 	b.root, b.rootTree, b.gate, b.memoryOut = plan.NoSlot, plan.NoSlot, plan.NoSlot, plan.NoSlot
 	b.stdio = [3]plan.Slot{plan.NoSlot, plan.NoSlot, plan.NoSlot}
 	return b, b.readNamespaces()

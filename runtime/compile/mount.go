@@ -20,6 +20,7 @@ type mount struct {
 	tree   plan.Slot // the clone to attach, NoSlot: init takes the source itself
 	late   bool      // becomes read-only when everything is in place
 	layers []string  // of a read-only overlay that the parent makes, top first
+	userns plan.Slot // whose maps the mount takes; NoSlot: it is not idmapped
 }
 
 // procFiles may be mounted over: lxcfs emulates them. Anything else below /proc could fool what relies on it
@@ -50,7 +51,7 @@ func (b *builder) readMount(field string, m specs.Mount) (mount, error) {
 	if err != nil {
 		return mount{}, err
 	}
-	parsed := mount{options: o, field: field, typ: m.Type, source: m.Source, dest: path.Join("/", m.Destination), tree: plan.NoSlot}
+	parsed := mount{options: o, field: field, typ: m.Type, source: m.Source, dest: path.Join("/", m.Destination), tree: plan.NoSlot, userns: plan.NoSlot}
 	if m.Destination == "" {
 		return parsed, bad(field+".destination", "is empty")
 	}
@@ -58,7 +59,7 @@ func (b *builder) readMount(field string, m specs.Mount) (mount, error) {
 		b.warn("%s.destination: %q is relative; it is taken from the root", field, m.Destination)
 	}
 	parsed.bind = parsed.bind || m.Type == "bind"
-	parsed.idmap = parsed.idmap || m.UIDMappings != nil || m.GIDMappings != nil
+	parsed.idmap = parsed.idmap || len(m.UIDMappings) > 0 || len(m.GIDMappings) > 0
 	b.readLayers(&parsed)
 	if !parsed.bind && !parsed.remount && parsed.layers == nil { // a new file system is a tree of one mount
 		parsed.set = parsed.set&^parsed.recClear | parsed.recSet
@@ -67,9 +68,9 @@ func (b *builder) readMount(field string, m specs.Mount) (mount, error) {
 		return parsed, err
 	}
 	if parsed.idmap {
-		return parsed, b.checkIDMap(&parsed, m)
+		parsed.userns, err = b.idmap(&parsed, m)
 	}
-	return parsed, nil
+	return parsed, err
 }
 
 func (b *builder) checkMount(m *mount) error {
@@ -99,26 +100,6 @@ func (b *builder) checkMount(m *mount) error {
 	return nil
 }
 
-// checkIDMap takes the mapping of the container's own user namespace: it is the one that there is a descriptor of.
-func (b *builder) checkIDMap(m *mount, spec specs.Mount) error {
-	_, ok := b.ns.slot[plan.NewUser]
-	switch {
-	case !m.bind && m.layers == nil || m.remount:
-		return bad(m.field+".uidMappings", "are for bind mounts and for overlays without an upper directory only")
-	case !b.ns.has(plan.NewUser):
-		return bad(m.field+".uidMappings", "not supported yet without a user namespace")
-	case !ok:
-		return bad(m.field+".uidMappings", "not supported yet with a new user namespace")
-	case !b.o.Facts.IdmapMounts:
-		return bad(m.field+".uidMappings", "this kernel has no idmapped mounts")
-	case spec.UIDMappings != nil && !sameMapping(spec.UIDMappings, b.spec.Linux.UIDMappings):
-		return bad(m.field+".uidMappings", "not supported yet: they differ from linux.uidMappings")
-	case spec.GIDMappings != nil && !sameMapping(spec.GIDMappings, b.spec.Linux.GIDMappings):
-		return bad(m.field+".gidMappings", "not supported yet: they differ from linux.gidMappings")
-	}
-	return nil
-}
-
 // takeTrees decides who clones each bind source, and where. Most are left to init, which looks them up in the
 // container's mount namespace before the root changes. The parent does it for what only it can see: sources
 // in the private mount namespace, before there is a process; and for a container in a user namespace, whose
@@ -136,7 +117,7 @@ func (b *builder) takeTrees() {
 			t := b.tree(m)
 			t.In, t.Propagation = plan.InPrivate, plan.PropPrivate|plan.PropRec
 			b.before(plan.CloneTree(plan.Parent, m.tree, t))
-		case !b.ns.has(plan.NewUser) && b.peer(m):
+		case !b.ns.has(plan.NewUser) && (b.peer(m) || m.userns != plan.NoSlot):
 			m.tree = b.p.NewSlot(m.source)
 		}
 	}
@@ -168,12 +149,12 @@ func (b *builder) crossing(t plan.Tree) plan.Slot {
 }
 
 func (b *builder) tree(m *mount) plan.Tree {
-	t := plan.Tree{Source: m.source, UserNS: plan.NoSlot}
+	t := plan.Tree{Source: m.source}
 	if m.recursive {
 		t.Flags = plan.BindRecursive
 	}
-	if m.idmap {
-		t.UserNS = b.ns.slot[plan.NewUser]
+	if t.UserNS = m.userns; m.idmapRec {
+		t.Flags |= plan.BindMapRecursive
 	}
 	return t
 }
@@ -187,10 +168,15 @@ func (b *builder) peer(m *mount) bool {
 // clonePeers clones them before / becomes a slave: a clone of a slave is a slave.
 func (b *builder) clonePeers() {
 	for i := range b.mounts {
-		if m := &b.mounts[i]; m.bind && m.tree != plan.NoSlot && !b.private(m.source) && !b.ns.has(plan.NewUser) {
+		if m := &b.mounts[i]; m.cloned(b) && b.peer(m) {
 			b.then(plan.CloneTree(plan.Init, m.tree, b.tree(m)))
 		}
 	}
+}
+
+// cloned says whether init clones the source with an op of its own, not with the bind.
+func (m *mount) cloned(b *builder) bool {
+	return m.bind && m.tree != plan.NoSlot && !b.private(m.source) && !b.ns.has(plan.NewUser)
 }
 
 // handOver has the parent clone what is looked up in the new mount namespace, and takes the clones.
@@ -235,6 +221,9 @@ func (o *options) firstPropagation() uint64 {
 }
 
 func (b *builder) bindMount(m mount) {
+	if m.cloned(b) && !b.peer(&m) {
+		b.then(plan.CloneTree(plan.Init, m.tree, b.tree(&m)))
+	}
 	bind := plan.BindMount{
 		Tree: m.tree, Source: m.source, Target: m.dest, Set: m.set, Clear: m.clear, RecSet: m.recSet, RecClear: m.recClear,
 		Propagation: m.firstPropagation(), Create: plan.CreateLike,

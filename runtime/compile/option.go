@@ -15,6 +15,7 @@ type options struct {
 	propagation              []uint64 // in order; the kernel takes one at a time
 	data                     []string // for the file system: keys and values, alternating
 	idmap                    bool
+	idmapRec                 bool // the submounts' ids too
 }
 
 // attribute is an option that sets or clears one attribute.
@@ -82,7 +83,7 @@ func parseOptions(field string, list []string) (options, error) {
 		case "remount":
 			o.remount = true
 		case "idmap", "ridmap":
-			o.idmap = true
+			o.idmap, o.idmapRec = true, s == "ridmap"
 		case "tmpcopyup":
 			return o, bad(field, "tmpcopyup is not supported yet")
 		case "defaults", "silent", "loud", "":

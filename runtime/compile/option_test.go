@@ -25,7 +25,8 @@ func TestParseOptions(t *testing.T) {
 		{"propagation in order", []string{"rslave", "shared"}, options{propagation: []uint64{plan.PropSlave | plan.PropRec, plan.PropShared}}},
 		{"data", []string{"size=65536k", "newinstance", "mode=755", "x=a=b"}, options{data: []string{"size", "65536k", "newinstance", "", "mode", "755", "x", "a=b"}}},
 		{"for mount(8)", []string{"defaults", "loud", "silent"}, options{}},
-		{"idmap", []string{"bind", "ridmap"}, options{bind: true, idmap: true}},
+		{"idmap", []string{"bind", "ridmap"}, options{bind: true, idmap: true, idmapRec: true}},
+		{"the last of two", []string{"bind", "ridmap", "idmap"}, options{bind: true, idmap: true}},
 		{"remount", []string{"remount", "bind", "ro"}, options{remount: true, bind: true, set: plan.AttrRdonly}},
 		{"for the file system", []string{"sync", "lazytime"}, options{data: []string{"sync", "", "lazytime", ""}}},
 	} {

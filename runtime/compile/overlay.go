@@ -68,10 +68,7 @@ func splitLayers(s string) (list []string) {
 // makeVolume makes the overlay of a volume, to be attached like any other tree.
 func (b *builder) makeVolume(m *mount) {
 	m.tree = b.p.NewSlot("volume " + m.dest)
-	v := plan.Overlay{Lower: m.layers, Way: b.overlayWay(m.layers), Attrs: plan.AttrRdonly, UserNS: plan.NoSlot}
-	if m.idmap {
-		v.UserNS = b.ns.slot[plan.NewUser]
-	}
+	v := plan.Overlay{Lower: m.layers, Way: b.overlayWay(m.layers), Attrs: plan.AttrRdonly, UserNS: m.userns}
 	for i := 0; i < len(m.data); i += 2 {
 		v.Options = append(v.Options, strings.TrimSuffix(m.data[i]+"="+m.data[i+1], "="))
 	}

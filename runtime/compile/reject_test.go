@@ -31,6 +31,13 @@ func TestReject(t *testing.T) {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: dest, Source: source, Type: "bind", Options: append([]string{"bind"}, options...)})
 		}
 	}
+	ids := func(container, host, size uint32) []specs.LinuxIDMapping {
+		return []specs.LinuxIDMapping{{ContainerID: container, HostID: host, Size: size}}
+	}
+	mapped := func(m specs.Mount) func(*specs.Spec, *Options) {
+		m.Destination, m.Source, m.Options = "/x", "/srv", []string{"bind", "idmap"}
+		return func(s *specs.Spec, _ *Options) { s.Mounts = append(s.Mounts, m) }
+	}
 	for _, tc := range []struct {
 		name string
 		do   func(*specs.Spec, *Options)
@@ -78,7 +85,14 @@ func TestReject(t *testing.T) {
 		{"onto the root", bind("/", "/srv"), "mounts[7].destination: is the root itself"},
 		{"bind with data", bind("/x", "/srv", "size=3"), `mounts[7].options: "size" means nothing`},
 		{"bind of nothing", bind("/x", ""), "mounts[7].source: is empty"},
-		{"idmap without user namespace", bind("/x", "/srv", "idmap"), "mounts[7].uidMappings: not supported yet"},
+		{"idmap of nothing", bind("/x", "/srv", "idmap"), "mounts[7].uidMappings: are missing"},
+		{"idmap of uids only", mapped(specs.Mount{UIDMappings: ids(0, 1, 2)}), "mounts[7].gidMappings: are missing"},
+		{"idmap that overlaps", mapped(specs.Mount{UIDMappings: ids(0, 1, 2), GIDMappings: append(ids(0, 10, 2), ids(5, 11, 1)...)}), "mounts[7].gidMappings[1]: overlaps with range 0"},
+		{"idmap of an empty range", mapped(specs.Mount{UIDMappings: ids(0, 1, 0), GIDMappings: ids(0, 1, 1)}), "mounts[7].uidMappings[0].size: is 0"},
+		{"idmap on an old kernel", func(s *specs.Spec, o *Options) {
+			mapped(specs.Mount{UIDMappings: ids(0, 1, 2), GIDMappings: ids(0, 1, 2)})(s, o)
+			o.Facts.IdmapMounts = false
+		}, "mounts[7].uidMappings: this kernel has no idmapped mounts"},
 		{"tmpcopyup", func(s *specs.Spec, _ *Options) { s.Mounts[1].Options = []string{"tmpcopyup"} }, "mounts[1].options: tmpcopyup"},
 		{"mount without type", func(s *specs.Spec, _ *Options) { s.Mounts[1].Type = "" }, "mounts[1].type: is empty"},
 		{"cgroup of all", func(s *specs.Spec, _ *Options) { s.Linux.CgroupsPath = "/" }, "linux.cgroupsPath: is the root"},
@@ -127,7 +141,6 @@ func TestRejectInUserNamespace(t *testing.T) {
 		want string
 	}{
 		{"shared", func(s *specs.Spec) { s.Mounts[8].Options = []string{"rbind", "rshared"} }, "mounts[8].options: shared propagation"},
-		{"other mapping", func(s *specs.Spec) { s.Mounts[7].UIDMappings[0].HostID++ }, "mounts[7].uidMappings: not supported yet"},
 		{"mapped tmpfs", func(s *specs.Spec) { s.Mounts[1].UIDMappings = s.Linux.UIDMappings }, "mounts[1].uidMappings: are for bind mounts and for overlays without"},
 		{"unmapped user", func(s *specs.Spec) { s.Process.User.UID = 70000 }, "process.user.uid: 70000 is not in linux.uidMappings"},
 		{"unmapped group", func(s *specs.Spec) { s.Process.User.AdditionalGids = []uint32{70000} }, "process.user.additionalGids[0]: 70000"},

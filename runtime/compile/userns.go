@@ -29,10 +29,21 @@ func (b *builder) checkMappings() error {
 
 // checkMapping wants id 0 mapped where maps are given: init sets the container up as its root.
 func checkMapping(field string, maps []specs.LinuxIDMapping, needed bool) error {
-	switch {
-	case len(maps) == 0 && needed:
+	if len(maps) == 0 && needed {
 		return bad(field, "are missing: a new user namespace needs them")
-	case len(maps) > maxMaps:
+	}
+	if err := checkRanges(field, maps); err != nil {
+		return err
+	}
+	if _, ok := hostID(maps, 0); !ok {
+		return bad(field, "leave id 0 of the container unmapped")
+	}
+	return nil
+}
+
+// checkRanges checks what the kernel wants of every map.
+func checkRanges(field string, maps []specs.LinuxIDMapping) error {
+	if len(maps) > maxMaps {
 		return bad(field, "are %d, the kernel takes %d", len(maps), maxMaps)
 	}
 	for i, m := range maps {
@@ -42,11 +53,18 @@ func checkMapping(field string, maps []specs.LinuxIDMapping, needed bool) error 
 		if uint64(m.ContainerID)+uint64(m.Size) > 1<<32-1 || uint64(m.HostID)+uint64(m.Size) > 1<<32-1 {
 			return bad(at(field, i, "size"), "the range ends beyond id 4294967294")
 		}
-	}
-	if _, ok := hostID(maps, 0); !ok {
-		return bad(field, "leave id 0 of the container unmapped")
+		for j, o := range maps[:i] {
+			if overlap(m.ContainerID, o.ContainerID, m.Size, o.Size) || overlap(m.HostID, o.HostID, m.Size, o.Size) {
+				return bad(at(field, i, ""), "overlaps with range %d", j)
+			}
+		}
 	}
 	return nil
+}
+
+// overlap: do m ids from a and n ids from b have one in common.
+func overlap(a, b, m, n uint32) bool {
+	return uint64(a) < uint64(b)+uint64(n) && uint64(b) < uint64(a)+uint64(m)
 }
 
 // hostID translates an id of the container. Without maps it is the host's.

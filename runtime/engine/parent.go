@@ -54,6 +54,8 @@ func (r *run) parent(ctx context.Context, op *plan.Op) error {
 		return r.clone(ctx, op)
 	case plan.IDMap:
 		return writeIDMaps(r.pid(), op)
+	case plan.MapNS:
+		return r.mapNS(op)
 	case plan.Hook:
 		return r.hook(ctx, op)
 	case plan.SendFD:

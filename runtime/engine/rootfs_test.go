@@ -3,13 +3,12 @@ package engine
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cri-mini/cri-mini/internal/linux"
 	"github.com/cri-mini/cri-mini/runtime/host"
 	"github.com/cri-mini/cri-mini/runtime/plan"
 )
@@ -20,19 +19,13 @@ const idBase = 200000
 // userNamespace opens a user namespace that maps 0… to idBase….
 func userNamespace(t *testing.T) int {
 	t.Helper()
-	cmd := exec.Command("sleep", "60")
-	m := []syscall.SysProcIDMap{{ContainerID: 0, HostID: idBase, Size: 65536}}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: m, GidMappings: m}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
-	fd, err := unix.Open(fmt.Sprintf("/proc/%d/ns/user", cmd.Process.Pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	op := plan.MakeMap(0, fmt.Sprintf("0 %d 65536\n", idBase), fmt.Sprintf("0 %d 65536\n", idBase))
+	f, err := linux.NewUserNS(func(pid int) error { return writeIDMaps(pid, &op) })
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = unix.Close(fd) })
-	return fd
+	t.Cleanup(func() { _ = f.Close() })
+	return int(f.Fd())
 }
 
 // layers makes two layers of which the upper one hides a file of the lower one, and the writable directories.

@@ -127,12 +127,17 @@ func (r *run) failure() error {
 		return fmt.Errorf("init refused the plan at its op %d", at)
 	}
 	e := &OpError{Index: at, Summary: r.plan.Summary(at), Killed: errno == 0}
+	var op plan.Op
 	if at < len(r.plan.Ops) {
-		e.Kind = r.plan.Ops[at].Kind
+		op = r.plan.Ops[at]
+		e.Kind = op.Kind
 	}
 	if errno != 0 {
 		e.Err = errno
 		e.explainHook(r.page.Load32(plan.ProgressAtStatus))
+	}
+	if op.Kind == plan.OpenTree && op.Slot[1] != plan.NoSlot && errno == syscall.EINVAL {
+		e.Err = unmapped(errno)
 	}
 	return r.explainOOM(e)
 }

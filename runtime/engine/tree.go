@@ -49,6 +49,20 @@ func (r *run) openTree(op *plan.Op) error {
 	})
 }
 
+// mapNS makes the user namespace whose maps a mount takes.
+func (r *run) mapNS(op *plan.Op) error {
+	f, err := linux.NewUserNS(func(pid int) error { return writeIDMaps(pid, op) })
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err == nil {
+		r.fill(op.Slot[0], fd)
+	}
+	return err
+}
+
 // cloneTree clones a mount, sets its propagation and, with a user namespace, its id map, before anybody sees it.
 func cloneTree(source string, flags, propagation uint64, userns int) (int, error) {
 	how := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
@@ -77,14 +91,21 @@ func adjustTree(fd int, flags, propagation uint64, userns int) error {
 		}
 	}
 	if userns >= 0 {
-		attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(userns)}
-		err := unix.MountSetattr(fd, "", at, attr)
-		if errors.Is(err, unix.EINVAL) {
-			return fmt.Errorf("map ids: the file system does not support idmapped mounts: %w", err)
+		if flags&plan.BindMapRecursive == 0 {
+			at &^= unix.AT_RECURSIVE
 		}
-		if err != nil {
-			return fmt.Errorf("map ids: %w", err)
+		attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(userns)}
+		if err := unix.MountSetattr(fd, "", at, attr); err != nil {
+			return unmapped(err)
 		}
 	}
 	return nil
+}
+
+// unmapped words why a mount could not be idmapped.
+func unmapped(err error) error {
+	if errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("map ids: the file system does not support idmapped mounts: %w", err)
+	}
+	return fmt.Errorf("map ids: %w", err)
 }

@@ -737,7 +737,7 @@ static int op_open_tree(const struct op *op)
 		return flags & BIND_OPTIONAL && errno == ENOENT ? 0 : -1;
 	if (op->slot[1] >= 0) {
 		struct mount_attr attr = {.attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (uint64_t)slot_fd(op->slot[1])};
-		if (sys_mount_setattr(tree, flags & BIND_RECURSIVE ? AT_RECURSIVE : 0, &attr))
+		if (sys_mount_setattr(tree, flags & BIND_MAP_RECURSIVE ? AT_RECURSIVE : 0, &attr))
 			return -1;
 	}
 	if (set_attr(tree, 0, 0, 0, op->num[2]))
@@ -1399,6 +1399,7 @@ static int run(const struct op *op)
 	case OP_CLONE:
 	case OP_ID_MAP:
 	case OP_SEND_FD:
+	case OP_MAP_NS:
 	case OP_KINDS:
 		break;
 	}

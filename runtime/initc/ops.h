@@ -21,6 +21,7 @@
 #define BIND_RECURSIVE 1
 #define BIND_RECURSIVE_ATTR 2
 #define BIND_OPTIONAL 4
+#define BIND_MAP_RECURSIVE 8
 #define CREATE_DIR 1
 #define CREATE_FILE 2
 #define CREATE_LIKE 3
@@ -82,6 +83,7 @@ enum op_kind {
 	OP_PAUSE = 53, /*  */
 	OP_EXIT = 54, /*  */
 	OP_MAP_ROOT = 55, /*  */
+	OP_MAP_NS = 56, /* slot0=>out str0=uids str1=gids */
 	OP_KINDS
 };
 

@@ -57,7 +57,7 @@ func MountInPrivate(typ, path string, options []string, attrs uint64) Op {
 // Tree describes an OpenTree.
 type Tree struct {
 	Source      string
-	Flags       uint64 // BindRecursive, BindOptional
+	Flags       uint64 // BindRecursive, BindOptional, BindMapRecursive
 	In          uint64 // InHost, InPrivate, InContainer
 	Propagation uint64
 	UserNS      Slot // idmap the clone with this user namespace; NoSlot: do not
@@ -115,6 +115,13 @@ func MakeProcess(flags uint64) Op {
 func MapIDs(uids, gids string, denySetgroups bool) Op {
 	o := named(IDMap, Parent, uids, gids)
 	o.Num[0] = bit(denySetgroups)
+	return o
+}
+
+// MakeMap makes a user namespace for its maps, each line "container host size".
+func MakeMap(out Slot, uids, gids string) Op {
+	o := named(MapNS, Parent, uids, gids)
+	o.Slot[0] = out
 	return o
 }
 

@@ -15,7 +15,7 @@ func Header() string {
 	fmt.Fprintf(&b, "#define MAX_SLOTS %d\n#define MAX_OPS %d\n#define MAX_STRINGS %d\n#define MAX_BYTES %d\n#define FIRST_FD %d\n", MaxSlots, MaxOps, MaxStrings, MaxBytes, FirstFD)
 	fmt.Fprintf(&b, "#define SLOT_PLAN %d\n#define SLOT_PROGRESS %d\n#define SLOT_SYNC %d\n", SlotPlan, SlotProgress, SlotSync)
 	fmt.Fprintf(&b, "#define SIDE_INIT %d\n#define SIDE_BOTH %d\n#define INIT_WAITS %d\n#define PARENT_WAITS %d\n", Init, Both, InitWaits, ParentWaits)
-	fmt.Fprintf(&b, "#define BIND_RECURSIVE %d\n#define BIND_RECURSIVE_ATTR %d\n#define BIND_OPTIONAL %d\n", BindRecursive, BindRecursiveAttr, BindOptional)
+	fmt.Fprintf(&b, "#define BIND_RECURSIVE %d\n#define BIND_RECURSIVE_ATTR %d\n#define BIND_OPTIONAL %d\n#define BIND_MAP_RECURSIVE %d\n", BindRecursive, BindRecursiveAttr, BindOptional, BindMapRecursive)
 	fmt.Fprintf(&b, "#define CREATE_DIR %d\n#define CREATE_FILE %d\n#define CREATE_LIKE %d\n", CreateDir, CreateFile, CreateLike)
 	fmt.Fprintf(&b, "#define PROGRESS_MAGIC 0x%xu\n\nenum op_kind {\n", ProgressMagic)
 	for k := Kind(1); k < kinds; k++ {

@@ -58,7 +58,7 @@ var propNames = []flagName{
 	{PropRec, "rec"}, {PropUnbindable, "unbindable"}, {PropPrivate, "private"}, {PropSlave, "slave"}, {PropShared, "shared"},
 }
 
-var bindNames = []flagName{{BindRecursive, "rec"}, {BindRecursiveAttr, "rec-attr"}, {BindOptional, "optional"}}
+var bindNames = []flagName{{BindRecursive, "rec"}, {BindRecursiveAttr, "rec-attr"}, {BindOptional, "optional"}, {BindMapRecursive, "rec-map"}}
 
 // Open flags, as Linux has them on amd64 and arm64.
 const (

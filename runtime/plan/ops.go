@@ -61,6 +61,7 @@ const (
 	Pause
 	Exit
 	MapRoot
+	MapNS
 	kinds
 )
 
@@ -84,11 +85,12 @@ const (
 	ParentWaits uint64 = 2
 )
 
-// Flags of a MountBind.
+// Flags of a MountBind or an OpenTree.
 const (
 	BindRecursive     uint64 = 1 << iota // the source's submounts come along (rbind)
 	BindRecursiveAttr                    // the attributes go to the submounts too (rro, rnosuid …)
 	BindOptional                         // a missing source is not an error
+	BindMapRecursive                     // the ids of the submounts are mapped too (ridmap)
 )
 
 // format says how the text form prints a number.
@@ -195,9 +197,13 @@ var table = [kinds]def{
 		strs: [4]string{"type", "path"}, lists: [3]string{"options"}, nums: [6]num{{"attrs", mountAttrs}},
 		doc:   "Mounts a file system in the daemon's private mount namespace (a pod's /dev/shm): the host's mount table does not grow with the number of pods.",
 		needs: "CAP_SYS_ADMIN", makes: "object mount", undone: "by umount with MNT_DETACH", repeat: "yes: an existing mount is kept"},
+	MapNS: {name: "map_ns", c: "MAP_NS", sides: [2]Side{Parent},
+		slots: [2]string{">out"}, strs: [4]string{"uids", "gids"},
+		doc:   "Makes a user namespace that nobody lives in: an idmapped mount takes its maps (mount_setattr(2)). The process that it begins with is stopped before its first instruction, and killed.",
+		needs: "CAP_SYS_ADMIN, CAP_SETUID and CAP_SETGID", makes: "a descriptor", undone: "with the descriptor", repeat: "yes"},
 	OpenTree: {name: "open_tree", c: "OPEN_TREE", sides: [2]Side{Parent, Init},
 		slots: [2]string{">out", "userns"}, strs: [4]string{"source"}, nums: [6]num{{"flags", bindFlags}, {"in", whereName}, {"propagation", propFlags}},
-		doc:   "Clones a mount as a detached tree. For a container in a user namespace the parent does it, on a thread with the host's credentials inside the container's own mount namespace: a clone taken in the host's namespace would propagate back and let the container's root clear ro, nosuid, nodev and noexec. Propagation is set before the tree is attached.",
+		doc:   "Clones a mount as a detached tree. For a container in a user namespace the parent does it, on a thread with the host's credentials inside the container's own mount namespace: a clone taken in the host's namespace would propagate back and let the container's root clear ro, nosuid, nodev and noexec. Propagation and the id map are set before the tree is attached: of a mount that anybody can see the kernel changes no map.",
 		needs: "CAP_SYS_ADMIN over the mount namespace", makes: "a descriptor", undone: "with the descriptor", repeat: "yes"},
 	RootfsOverlay: {name: "rootfs_overlay", c: "ROOTFS_OVERLAY", sides: [2]Side{Parent},
 		slots: [2]string{">out", "userns"}, strs: [4]string{"upper", "work"}, lists: [3]string{"lower", "options"}, nums: [6]num{{"way", wayName}, {"attrs", mountAttrs}},
