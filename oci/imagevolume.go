@@ -61,6 +61,7 @@ func (b *builder) imageVolume(i int, m *criapi.Mount) (specs.Mount, error) {
 	}
 	if b.userns() {
 		out.UIDMappings, out.GIDMappings = b.in.PodSpec.Linux.UIDMappings, b.in.PodSpec.Linux.GIDMappings
+		out.Options = append(out.Options, "idmap")
 	}
 	return out, nil
 }

@@ -95,7 +95,20 @@ func (b *builder) volumeOptions(field string, m *criapi.Mount) (options []string
 		return nil, "", err
 	}
 	more, err := mountOptions(field, m)
-	return append([]string{"rbind", propagation, access}, more...), propagation, err
+	options = []string{"rbind", propagation}
+	if access != "" {
+		options = append(options, access)
+	}
+	return append(append(options, more...), mapOptions(m)...), propagation, err
+}
+
+// mapOptions: what is mounted below a volume keeps its ids. Not every file system can be mapped, and one that cannot,
+// somewhere below a directory of the node, would keep the container from starting.
+func mapOptions(m *criapi.Mount) []string {
+	if len(m.GetUidMappings()) == 0 && len(m.GetGidMappings()) == 0 {
+		return nil
+	}
+	return []string{"idmap"}
 }
 
 func mountOptions(field string, m *criapi.Mount) (options []string, err error) {
@@ -128,13 +141,15 @@ func (b *builder) propagation(field string, m *criapi.Mount) (string, error) {
 	return "", badContainer(field, "unknown propagation %d", int32(m.GetPropagation()))
 }
 
+// volumeAccess is "" for a volume that may be written: "rw" would let the container write what the node has mounted
+// read-only, and in a user namespace, where that cannot be had, keep it from starting.
 func (b *builder) volumeAccess(field string, m *criapi.Mount) (string, error) {
 	field += ".recursive_read_only"
 	switch {
 	case !m.GetRecursiveReadOnly() && m.GetReadonly():
 		return "ro", nil
 	case !m.GetRecursiveReadOnly():
-		return "rw", nil
+		return "", nil
 	case !m.GetReadonly():
 		return "", badContainer(field, "needs readonly too")
 	case m.GetPropagation() != criapi.MountPropagation_PROPAGATION_PRIVATE:

@@ -158,26 +158,6 @@ func readProfile(config *criapi.ContainerConfig) ([]byte, error) {
 	return b, nil
 }
 
-// checkSources refuses sources that are missing or cannot be opened. None is made, as the API has it; symbolic links are
-// followed, now and when the container starts.
-func checkSources(config *criapi.ContainerConfig) error {
-	for i, mnt := range config.GetMounts() {
-		path := mnt.GetHostPath()
-		if mnt.GetImage().GetImage() != "" {
-			continue
-		}
-		fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
-		if errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("container config: mounts[%d].host_path: %q does not exist on this node: %w", i, path, ErrInvalid)
-		}
-		if err != nil {
-			return fmt.Errorf("container config: mounts[%d].host_path: open %q: %w", i, path, err)
-		}
-		_ = unix.Close(fd)
-	}
-	return nil
-}
-
 func parseSignal(name string) (unix.Signal, bool) {
 	if name == "" {
 		return 0, false
