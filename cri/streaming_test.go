@@ -17,6 +17,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 	"k8s.io/klog/v2"
 
 	"github.com/cri-mini/cri-mini/sandbox"
@@ -194,8 +195,8 @@ func TestHangUpEndsTheSession(t *testing.T) {
 			_ = x.Conn.Close()
 			select {
 			case <-why:
-			case <-time.After(10 * time.Second):
-				t.Errorf("10 s after the hang-up with %d blocks unread the session goes on", blocks)
+			case <-time.After(time.Minute):
+				t.Errorf("a minute after the hang-up with %d blocks unread the session goes on", blocks)
 			}
 		}
 	})
@@ -305,10 +306,11 @@ func forwardOnce(t *testing.T, s *Server, i int) error {
 	return nil
 }
 
-// settledGoroutines waits, at most 10 s, until there are no more than want, or with 0 until their number rests.
+// settledGoroutines waits, at most a minute, until there are no more than want, or with 0 until their number rests. The
+// library waits half a minute for the second of a forwarded connection's streams, also when the client has gone.
 func settledGoroutines(want int) int {
 	n := runtime.NumGoroutine()
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(2 * remotecommand.DefaultStreamCreationTimeout); time.Now().Before(end); {
 		time.Sleep(200 * time.Millisecond)
 		now := runtime.NumGoroutine()
 		if want > 0 && now <= want || want == 0 && now == n {

@@ -34,12 +34,25 @@ func stdinOnce(c *criapi.ContainerConfig) { c.Stdin, c.StdinOnce = true, true }
 // echoer answers each line, on both streams, with a prompt that has no end of line.
 const echoer = "while :; do printf 'say: '; read x || exit 8; echo \"got $x\"; echo \"heard $x\" >&2; done"
 
-// ask sends a line until it is answered: the first may come before the attachment is there.
+// ask sends a line until it is answered: what is said while no monitor or daemon is there to attach to, only the log hears.
 func ask(t testing.TB, s *stream.Session, line string) {
 	t.Helper()
-	if _, err := io.WriteString(s.Stdin, line+"\n"); err != nil {
+	answered := make(chan struct{})
+	defer close(answered)
+	say := func() error { _, err := io.WriteString(s.Stdin, line+"\n"); return err }
+	if err := say(); err != nil {
 		t.Fatal(err)
 	}
+	go func() {
+		for {
+			select {
+			case <-answered:
+				return
+			case <-time.After(3 * time.Second):
+				_ = say()
+			}
+		}
+	}()
 	expect(t, s.Stdout, "got "+line+"\nsay: ")
 }
 
@@ -51,7 +64,7 @@ func TestAttach(t *testing.T) {
 		c := &container{n: n, id: c.id}
 		one, two := c.attach(p, all), c.attach(stream.SPDY, all)
 		defer two.Close()
-		time.Sleep(100 * time.Millisecond) // two is to see the answer to one
+		ask(n.t, two, "are you there") // it is to see the answer to one
 		ask(n.t, one, "first")
 		expect(n.t, one.Stderr, "heard first\n")
 		expect(n.t, two.Stdout, "got first\nsay: ")
@@ -68,8 +81,8 @@ func TestAttach(t *testing.T) {
 		_ = two.Conn.Close()
 	})
 	c.says("say: got third")
-	last := c.attach(stream.SPDY, output)
-	time.Sleep(500 * time.Millisecond) // the answer to the client comes before the attachment is made
+	last := c.attach(stream.SPDY, all)
+	ask(t, last, "last") // the answer to the client comes before the attachment is made
 	c.stop(0)
 	if _, _, code, err := finish(last); code != 0 || err != nil {
 		t.Errorf("with the container's end an attachment ended with %d, %v", code, err)
@@ -190,17 +203,16 @@ func TestAttachSlowReader(t *testing.T) {
 	n := start(t)
 	const lines = 2_000_000
 	p := n.runPod("slow-attach")
-	c := p.run("main", fmt.Sprintf("read x; yes 0123456789abcdef | head -n %d; echo end; sleep 1000", lines), stdin)
-	slow := c.attach(stream.SPDY, output)
-	time.Sleep(100 * time.Millisecond)
-	starter := c.attach(stream.SPDY, stream.Want{Stdin: true})
+	c := p.run("main", fmt.Sprintf("while read x && [ $x != go ]; do echo got $x; printf 'say: '; done; echo; yes 0123456789abcdef | head -n %d; echo end; sleep 1000", lines), stdin)
+	slow, starter := c.attach(stream.SPDY, all), c.attach(stream.SPDY, stream.Want{Stdin: true})
+	ask(t, slow, "there")
 	if _, err := io.WriteString(starter.Stdin, "go\n"); err != nil {
 		t.Fatal(err)
 	}
 	c.says("end")
 	logged := 0
 	for _, e := range entries(t, c.log) {
-		if e.tag == "F" { // the end of a line
+		if e.tag == "F" && !strings.HasPrefix(e.text, "got ") && !strings.HasPrefix(e.text, "say: ") { // the end of a line
 			logged++
 		}
 	}
@@ -208,7 +220,7 @@ func TestAttachSlowReader(t *testing.T) {
 		t.Errorf("the log has %d lines, want %d", logged, lines+1)
 	}
 	_ = starter.Conn.Close()
-	if stdout, _, _, err := finish(slow); err == nil || !strings.Contains(err.Error(), "reads too slowly") || !strings.HasPrefix(stdout, "0123456789abcdef\n") {
+	if stdout, _, _, err := finish(slow); err == nil || !strings.Contains(err.Error(), "reads too slowly") || !strings.Contains(stdout, "\n0123456789abcdef\n") {
 		t.Errorf("the slow client got %d bytes and %v", len(stdout), err)
 	}
 }
