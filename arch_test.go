@@ -35,6 +35,7 @@ var table = []row{
 	{name: "cmd/cri-mini-init", may: []string{"runtime/monitor", "runtime/initc", "runtime/wire", "runtime/plan", "internal/linux"}},
 
 	{name: "cri", may: []string{"sandbox", "image"}},
+	{name: "admin", may: []string{"sandbox", "image"}},
 	{name: "sandbox", may: []string{"oci", "netns", "runtime", "internal/linux"}},
 	{name: "image", may: []string{"oci", "internal/linux"}},
 	{name: "netns", may: []string{"internal/linux"}},

@@ -57,6 +57,9 @@ type Store struct {
 
 	mu      sync.Mutex
 	running map[*progress]struct{}
+
+	mounts  sync.Mutex        // held through a Mount and an Unmount
+	mounted map[string]string // image id by mount point
 }
 
 // Image is one image as it is now; changing it changes nothing else.
@@ -106,6 +109,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		platform: matcher(cfg.Platform),
 		fetches:  make(chan struct{}, cfg.Fetches),
 		running:  make(map[*progress]struct{}),
+		mounted:  make(map[string]string),
 	}, nil
 }
 
@@ -183,5 +187,21 @@ func (s *Store) Return(imageID, containerID string) error {
 	return s.disk.Return(id, containerID)
 }
 
-// Settle removes what was kept for containers that are gone. Call it once, after a restart's last Lend.
-func (s *Store) Settle() error { return s.disk.Settle() }
+// Settle removes what was kept for containers and mounts that are gone. Call it once, after a restart's last Lend.
+func (s *Store) Settle() error {
+	s.mounts.Lock()
+	defer s.mounts.Unlock()
+	if err := s.settleMounts(); err != nil {
+		return err
+	}
+	return s.disk.Settle()
+}
+
+// Name is a reference as Pulls has it: normalised, or ErrInvalidReference.
+func Name(ref string) (string, error) {
+	named, err := registry.Parse(ref)
+	if err != nil {
+		return "", err
+	}
+	return named.String(), nil
+}

@@ -114,7 +114,7 @@ func (s *Store) loadManifest(ctx context.Context, a archive, desc ispec.Descript
 
 // installLoaded shows the load among the pulls that run.
 func (s *Store) installLoaded(ctx context.Context, src fetcher, t *target, names store.NewImage) (*Image, error) {
-	p, end := s.track(cmp.Or(names.Tag, names.Digest, t.manifest.Config.Digest.String()))
+	p, end := s.track(cmp.Or(names.Tag, names.Digest, t.manifest.Config.Digest.String()), true)
 	defer end()
 	return s.install(ctx, src, t, names, p)
 }

@@ -27,6 +27,7 @@ const (
 // PullStatus is a pull or load that is running, whoever asked for it.
 type PullStatus struct {
 	Ref     string        `json:"ref"`
+	Load    bool          `json:"load,omitempty"` // from an archive
 	Stage   string        `json:"stage"`
 	Started time.Time     `json:"started"`
 	Layers  []LayerStatus `json:"layers,omitempty"`
@@ -54,6 +55,7 @@ type Took struct {
 // progress is a running pull or load.
 type progress struct {
 	ref     string
+	load    bool
 	started time.Time
 	clock   unpack.Clock
 
@@ -77,7 +79,7 @@ func (l *layerProgress) at(stage string) { l.stage.Store(&stage) }
 func (p *progress) status() PullStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	st := PullStatus{Ref: p.ref, Stage: p.stage, Started: p.started, Took: Took{
+	st := PullStatus{Ref: p.ref, Load: p.load, Stage: p.stage, Started: p.started, Took: Took{
 		Resolve: p.resolve, Commit: p.commit,
 		Fetch:      time.Duration(p.clock.Fetch.Load()),
 		Decompress: time.Duration(p.clock.Decompress.Load()),
@@ -149,9 +151,9 @@ func (s *Store) Pulls() []PullStatus {
 	return list
 }
 
-// track keeps a pull's progress for Pulls until end is called.
-func (s *Store) track(ref string) (p *progress, end func()) {
-	p = &progress{ref: ref, started: time.Now(), stage: StageResolve}
+// track keeps the progress of a pull, or a load, for Pulls until end is called.
+func (s *Store) track(ref string, load bool) (p *progress, end func()) {
+	p = &progress{ref: ref, load: load, started: time.Now(), stage: StageResolve}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.running[p] = struct{}{}

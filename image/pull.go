@@ -60,7 +60,7 @@ func newPullKey(named reference.Named, auth *criapi.AuthConfig) (pullKey, error)
 }
 
 func (s *Store) pull(ctx context.Context, named reference.Named, auth *criapi.AuthConfig) (*Image, error) {
-	p, end := s.track(named.String())
+	p, end := s.track(named.String(), false)
 	defer end()
 	repo, err := registry.Open(s.cfg.Registry, named, auth)
 	if err != nil {

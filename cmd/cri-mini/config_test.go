@@ -140,9 +140,12 @@ func TestArguments(t *testing.T) {
 		{[]string{"help", "x"}, `help: unexpected argument "x"`},
 		{[]string{"plan"}, "plan: give POD.json"},
 		{[]string{"plan", "a", "b", "c"}, `plan: unexpected argument "c"`},
-		{[]string{"image"}, "cri-mini image load"},
-		{[]string{"image", "load"}, "image load: give one FILE"},
-		{[]string{"image", "load", "a", "b"}, `image load: unexpected argument "b"`},
+		{[]string{"image"}, "image: give one of these commands"},
+		{[]string{"image", "help"}, ""},
+		{[]string{"image", "frob"}, `image: no command "frob"`},
+		{[]string{"image", "load"}, "image load: usage: cri-mini image load [--config FILE] [--json] [--name NAME] FILE"},
+		{[]string{"image", "load", "a", "b"}, "image load: usage: "},
+		{[]string{"image", "load", "--frob", "a"}, "flag provided but not defined: -frob"},
 	} {
 		err := run(t.Context(), tc.args)
 		if (err == nil) != (tc.says == "") || err != nil && !strings.Contains(err.Error(), tc.says) {

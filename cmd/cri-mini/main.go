@@ -3,7 +3,7 @@
 //	cri-mini serve [--config FILE]        serve the CRI
 //	cri-mini config [--config FILE]       print the configuration in force
 //	cri-mini plan [--config FILE] POD.json [CONTAINER.json]  print what starting a container would do, without doing it
-//	cri-mini image load [--config FILE] FILE  load an OCI archive into the image store of a daemon that is not running
+//	cri-mini image COMMAND [--config FILE] ...  pull, load, save, list, inspect, rm, verify, pulls, mount, unmount
 //	cri-mini version
 //	cri-mini help
 package main
@@ -32,7 +32,7 @@ func commands() []command {
 		{"serve", "serve [--config FILE]", "serve the CRI", serve},
 		{"config", "config [--config FILE]", "check the configuration and print what is in force", showConfig},
 		{"plan", "plan [--config FILE] POD.json [CONTAINER.json]", "print what starting a pod and a container would do", showPlan},
-		{"image", "image load [--config FILE] FILE", "load an OCI archive while the daemon does not run", imageCommand},
+		{"image", "image COMMAND [--config FILE] ...", "pull, load, save, list, inspect, rm, verify, mount images; `image help` tells more", imageCommand},
 		{"version", "version", "print the version", showVersion},
 		{"help", "help", "print this", help},
 	}

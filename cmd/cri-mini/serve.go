@@ -14,7 +14,6 @@ import (
 
 	"github.com/cri-mini/cri-mini/cri"
 	"github.com/cri-mini/cri-mini/image"
-	"github.com/cri-mini/cri-mini/image/registry"
 	"github.com/cri-mini/cri-mini/netns"
 	"github.com/cri-mini/cri-mini/runtime/cgroup"
 	"github.com/cri-mini/cri-mini/runtime/engine"
@@ -73,7 +72,7 @@ func (d *daemon) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if d.images, err = image.Open(ctx, image.Config{Root: filepath.Join(c.StateDir, "images"), Registry: registry.Config{ConfigDir: c.Registry.ConfigDir, StallTimeout: time.Duration(c.Registry.StallTimeout)}, Logger: log}); err != nil {
+	if d.images, err = image.Open(ctx, c.images(log)); err != nil {
 		return err
 	}
 	network := c.network()
@@ -113,6 +112,11 @@ func (d *daemon) serve(ctx context.Context) error {
 		return err
 	}
 	defer listener.Close()
+	operators, err := d.admin()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = operators.Close() }()
 	info, err := d.info()
 	if err != nil {
 		return err
@@ -129,6 +133,7 @@ func (d *daemon) serve(ctx context.Context) error {
 	go func() {
 		<-ctx.Done()
 		streaming.Close()
+		_ = operators.Close()
 		d.pods.EndEvents()
 		stopped := make(chan struct{})
 		go func() { g.GracefulStop(); close(stopped) }()

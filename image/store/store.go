@@ -59,7 +59,7 @@ func Open(root string, log *slog.Logger) (*Store, error) {
 	if s.boot, err = bootID(); err != nil {
 		return nil, err
 	}
-	for _, dir := range []string{"", "l", "i", "bad", "tmp"} {
+	for _, dir := range []string{"", "l", "i", "bad", "tmp", "empty"} {
 		// 0700: host users must not reach setuid programs inside (CVE-2021-41103).
 		if err := os.MkdirAll(s.path(dir), 0o700); err != nil {
 			return nil, fmt.Errorf("open image store: %w", err)
@@ -90,6 +90,9 @@ func (s *Store) Wait() {
 	s.fills.Wait()
 	s.background.Wait()
 }
+
+// Empty is a directory without files, for overlayfs, which takes no single layer where there is no upper directory.
+func (s *Store) Empty() string { return s.path("empty") }
 
 // Root is the directory.
 func (s *Store) Root() string { return s.root }

@@ -93,9 +93,11 @@ func TestSecondDaemonIsRefused(t *testing.T) {
 		})
 	}
 	first.t = t
-	err := first.Load(filepath.Join(first.Bin, "image.tar"))
+	// The same state_dir under another run_dir: no daemon is met there, and the store is another's.
+	second := beside(t, first, func(d *daemon.Daemon) { d.State = first.State })
+	err := second.Load(filepath.Join(first.Bin, "image.tar"))
 	if err == nil || !strings.Contains(err.Error(), "state_dir "+first.State) || !strings.Contains(err.Error(), pid) || !strings.Contains(err.Error(), "stop that one first") {
-		t.Errorf("image load beside the daemon: %v", err)
+		t.Errorf("image load into another daemon's state_dir: %v", err)
 	}
 	first.removeAll()
 }

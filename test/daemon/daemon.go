@@ -60,7 +60,7 @@ func (d *Daemon) configFile() (string, error) {
 	return path, os.WriteFile(path, []byte(text), 0o600)
 }
 
-// Load puts an archive's images into the store. The daemon must not run.
+// Load puts an archive's images into the store, through the daemon if it runs.
 func (d *Daemon) Load(archive string) error {
 	config, err := d.configFile()
 	if err != nil {
