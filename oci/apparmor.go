@@ -14,7 +14,7 @@ const DefaultAppArmor = "cri-mini-default"
 // nothing means the default, as the API has it. On a node without AppArmor only
 // a profile by name is refused: it was asked for, and nothing stands in for it.
 func (b *builder) apparmor() (string, error) {
-	p, err := chosenProfile("apparmor", b.sc.GetApparmor(), "apparmor_profile", b.sc.GetApparmorProfile())
+	p, err := chosenProfile(containerConfig, "apparmor", b.sc.GetApparmor(), "apparmor_profile", b.sc.GetApparmorProfile())
 	if err != nil {
 		return "", err
 	}

@@ -166,7 +166,9 @@ func (b *builder) setProfiles() (err error) {
 	if b.spec.Process.ApparmorProfile, err = b.apparmor(); err != nil {
 		return err
 	}
-	if b.spec.Linux.Seccomp, err = b.seccomp(); err != nil {
+	r := containerSeccomp(b.in.Config)
+	r.caps, r.facts, r.file = b.caps.Bounding, b.in.Facts, b.in.SeccompProfile
+	if b.spec.Linux.Seccomp, err = r.resolve(); err != nil {
 		return err
 	}
 	if b.spec.Process.SelinuxLabel, b.spec.Linux.MountLabel, err = b.selinux(); err != nil {

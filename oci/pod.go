@@ -15,12 +15,15 @@ type PodInput struct {
 	// CgroupPath is the pod's own cgroup; "" derives it from cgroup_parent.
 	CgroupPath string
 	Facts      host.Facts
+	// SeccompProfile is the file that PodSeccompPath named.
+	SeccompProfile []byte
 }
 
-// Pod describes what a pod makes for its containers to share. There is no
-// process and no root in it: namespaces without a path are made and pinned, the
-// sysctls written in them, the cgroup is made, and the one mount, at a path on
-// the node for want of a root, is what containers bind at /dev/shm. A PID namespace among them asks for a pause process.
+// Pod describes what a pod makes for its containers to share. There is no root
+// in it: namespaces without a path are made and pinned, the sysctls written in
+// them, the cgroup is made, and the one mount, at a path on the node for want
+// of a root, is what containers bind at /dev/shm. A PID namespace among them
+// asks for a pause process; no other pod has a process.
 func Pod(in PodInput) (*specs.Spec, error) {
 	if err := checkPod(in); err != nil {
 		return nil, err
@@ -47,10 +50,61 @@ func Pod(in PodInput) (*specs.Spec, error) {
 	if err := podHostname(in.Config, s); err != nil {
 		return nil, err
 	}
+	if hasPause(in.Config) {
+		if err := podPause(in, s); err != nil {
+			return nil, err
+		}
+	}
 	if hasNamespace(s, specs.IPCNamespace) {
 		s.Mounts = []specs.Mount{shmMount(podFile(runDirOr(in.RunDir), in.ID, "shm"))}
 	}
 	return s, podCgroup(in, s)
+}
+
+// pauseID is the user and group of a pause process that nobody gave one, as the
+// image of Kubernetes' has it.
+const pauseID = 65535
+
+// hasPause says whether the pod's containers share a PID namespace of the pod's,
+// which needs a first process that stays.
+func hasPause(c *criapi.PodSandboxConfig) bool {
+	return c.GetLinux().GetSecurityContext().GetNamespaceOptions().GetPid() == criapi.NamespaceMode_POD
+}
+
+// podPause describes the pause process: a container with CAP_SYS_PTRACE can make
+// it its own, so it has no right that could be taken over.
+func podPause(in PodInput, s *specs.Spec) error {
+	sc := in.Config.GetLinux().GetSecurityContext()
+	user := specs.User{UID: pauseID, GID: pauseID}
+	for _, id := range []struct {
+		field string
+		value *criapi.Int64Value
+		into  *uint32
+		maps  []specs.LinuxIDMapping
+	}{
+		{"run_as_user", sc.GetRunAsUser(), &user.UID, s.Linux.UIDMappings}, {"run_as_group", sc.GetRunAsGroup(), &user.GID, s.Linux.GIDMappings},
+	} {
+		if id.value != nil {
+			n, why := checkedID(id.value.GetValue())
+			if why != "" {
+				return badPod(scField+id.field, "%s", why)
+			}
+			*id.into = n
+		}
+		switch {
+		case len(id.maps) == 0 || mapped(id.maps, *id.into):
+		case id.value != nil:
+			return badPod(scField+id.field, "%d is not mapped in the pod's user namespace", *id.into)
+		default:
+			*id.into = 0
+		}
+	}
+	s.Process = &specs.Process{User: user, Cwd: "/", NoNewPrivileges: true}
+	r := podSeccomp(in.Config)
+	r.facts, r.file = in.Facts, in.SeccompProfile
+	var err error
+	s.Linux.Seccomp, err = r.resolve()
+	return err
 }
 
 // shmMount is bounded: what is written there counts as the writer's memory,

@@ -27,7 +27,7 @@ func checkProfile(config, name string, p *criapi.SecurityProfile) error {
 
 // parseProfile reads the deprecated string form of a profile: "runtime/default",
 // "unconfined" or "localhost/NAME". "" is no profile at all.
-func parseProfile(field, s string) (*criapi.SecurityProfile, error) {
+func parseProfile(config, field, s string) (*criapi.SecurityProfile, error) {
 	ref, local := strings.CutPrefix(s, "localhost/")
 	switch {
 	case s == "":
@@ -39,13 +39,13 @@ func parseProfile(field, s string) (*criapi.SecurityProfile, error) {
 	case local && ref != "":
 		return &criapi.SecurityProfile{ProfileType: criapi.SecurityProfile_Localhost, LocalhostRef: ref}, nil
 	}
-	return nil, badContainer(field, `%q is none of "runtime/default", "unconfined", "localhost/NAME"`, s)
+	return nil, &InvalidError{Config: config, Field: field, Why: quote(s) + ` is none of "runtime/default", "unconfined", "localhost/NAME"`}
 }
 
 // chosenProfile returns the field where it is set, else the deprecated string.
-func chosenProfile(name string, p *criapi.SecurityProfile, oldName, old string) (*criapi.SecurityProfile, error) {
+func chosenProfile(config, name string, p *criapi.SecurityProfile, oldName, old string) (*criapi.SecurityProfile, error) {
 	if p == nil {
-		return parseProfile(scField+oldName, old)
+		return parseProfile(config, scField+oldName, old)
 	}
-	return p, checkProfile(containerConfig, name, p)
+	return p, checkProfile(config, name, p)
 }

@@ -176,6 +176,12 @@ func TestPodRejects(t *testing.T) {
 	m := func(ctr, length uint32) *criapi.IDMapping {
 		return &criapi.IDMapping{ContainerId: ctr, HostId: 1000, Length: length}
 	}
+	pause := func(f func(*criapi.LinuxSandboxSecurityContext)) func(*PodInput) {
+		return func(in *PodInput) {
+			in.Config.Linux.SecurityContext.NamespaceOptions = &nsopt{}
+			f(in.Config.Linux.SecurityContext)
+		}
+	}
 	const pc, n, u = "pod config: ", "pod config: linux.security_context.namespace_options.", "pod config: linux.security_context.namespace_options.userns_options"
 	for _, tt := range []struct {
 		name  string
@@ -190,6 +196,17 @@ func TestPodRejects(t *testing.T) {
 		{"relative log directory", func(in *PodInput) { in.Config.LogDirectory = "log" }, pc + `log_directory: "log" is relative; give an absolute path`},
 		{"cgroup parent climbs", func(in *PodInput) { in.Config.Linux.CgroupParent = "/a/../../b" }, pc + `linux.cgroup_parent: "/a/../../b" contains ".."`},
 		{"group alone", func(in *PodInput) { in.Config.Linux.SecurityContext.RunAsGroup = one(1) }, pc + "linux.security_context.run_as_group: is set without run_as_user"},
+		{"user of pause", pause(func(s *criapi.LinuxSandboxSecurityContext) { s.RunAsUser = one(-1) }), pc + "linux.security_context.run_as_user: is negative"},
+		{"unmapped user of pause", pause(func(s *criapi.LinuxSandboxSecurityContext) {
+			s.NamespaceOptions.UsernsOptions = &criapi.UserNamespace{Uids: []*criapi.IDMapping{m(0, 9)}, Gids: []*criapi.IDMapping{m(0, 9)}}
+			s.RunAsUser = one(9)
+		}), pc + "linux.security_context.run_as_user: 9 is not mapped in the pod's user namespace"},
+		{"seccomp path of pause", pause(func(s *criapi.LinuxSandboxSecurityContext) {
+			s.Seccomp = &criapi.SecurityProfile{ProfileType: criapi.SecurityProfile_Localhost, LocalhostRef: "a.json"}
+		}), pc + `linux.security_context.seccomp.localhost_ref: "a.json" is relative; give an absolute path`},
+		{"broken seccomp profile of pause", pause(func(s *criapi.LinuxSandboxSecurityContext) {
+			s.Seccomp = &criapi.SecurityProfile{ProfileType: criapi.SecurityProfile_Localhost, LocalhostRef: "/a.json"}
+		}), pc + "linux.security_context.seccomp.localhost_ref: /a.json: unexpected end of JSON input"},
 		{"ipc mode", ns(func(o *nsopt) { o.Ipc = 1 }), n + "ipc: CONTAINER is not possible; use POD or NODE"},
 		{"pid target", ns(func(o *nsopt) { o.Pid = 3 }), n + "pid: TARGET is for containers; a pod takes POD or NODE"},
 		{"net mode", ns(func(o *nsopt) { o.Network = 9 }), n + "network: unknown mode 9"},

@@ -2,6 +2,7 @@ package oci
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -14,56 +15,90 @@ import (
 
 const seccompField = scField + "seccomp"
 
+// seccompRequest is what a pod or a container asks for, and what decides what it gets.
+type seccompRequest struct {
+	config     string // which message
+	profile    *criapi.SecurityProfile
+	old        string // the deprecated form
+	privileged bool
+	caps       []string // the profile's conditions look at them
+	facts      host.Facts
+	file       []byte // content of the file that path named
+}
+
+func containerSeccomp(c *criapi.ContainerConfig) seccompRequest {
+	sc := c.GetLinux().GetSecurityContext()
+	return seccompRequest{config: containerConfig, profile: sc.GetSeccomp(), old: sc.GetSeccompProfilePath(), privileged: sc.GetPrivileged()}
+}
+
+// podSeccomp is for the one process that a pod may have of its own, which keeps no capability.
+func podSeccomp(c *criapi.PodSandboxConfig) seccompRequest {
+	sc := c.GetLinux().GetSecurityContext()
+	return seccompRequest{config: podConfig, profile: sc.GetSeccomp(), old: sc.GetSeccompProfilePath()}
+}
+
 // SeccompPath returns the profile file that a container config asks for, which
 // the caller reads and gives as ContainerInput.SeccompProfile; "" when none.
-func SeccompPath(c *criapi.ContainerConfig) (string, error) {
-	sc := c.GetLinux().GetSecurityContext()
-	p, err := chosenProfile("seccomp", sc.GetSeccomp(), "seccomp_profile_path", sc.GetSeccompProfilePath())
-	if err != nil || p.GetProfileType() != criapi.SecurityProfile_Localhost || sc.GetPrivileged() {
+func SeccompPath(c *criapi.ContainerConfig) (string, error) { return containerSeccomp(c).path() }
+
+// PodSeccompPath is SeccompPath for PodInput; "" also for a pod without a process.
+func PodSeccompPath(c *criapi.PodSandboxConfig) (string, error) {
+	if !hasPause(c) {
+		return "", nil
+	}
+	return podSeccomp(c).path()
+}
+
+func (r seccompRequest) bad(field, why string, args ...any) error {
+	return &InvalidError{Config: r.config, Field: field, Why: fmt.Sprintf(why, args...)}
+}
+
+func (r seccompRequest) chosen() (*criapi.SecurityProfile, error) {
+	return chosenProfile(r.config, "seccomp", r.profile, "seccomp_profile_path", r.old)
+}
+
+func (r seccompRequest) path() (string, error) {
+	p, err := r.chosen()
+	if err != nil || p.GetProfileType() != criapi.SecurityProfile_Localhost || r.privileged {
 		return "", err
 	}
-	path := seccompRef(p)
+	// Clients put the prefix of the deprecated form before it, which no absolute path begins with.
+	path := strings.TrimPrefix(p.GetLocalhostRef(), "localhost/")
 	if why := checkAbs(path); why != "" {
-		return "", badContainer(seccompField+".localhost_ref", "%s", why)
+		return "", r.bad(seccompField+".localhost_ref", "%s", why)
 	}
 	return path, nil
 }
 
-// seccompRef is the profile's file. Clients put the prefix of the deprecated
-// form before it, which no absolute path begins with.
-func seccompRef(p *criapi.SecurityProfile) string {
-	return strings.TrimPrefix(p.GetLocalhostRef(), "localhost/")
-}
-
-// seccomp returns the filter in the runtime-spec's terms, nil for none. Saying
+// resolve returns the filter in the runtime-spec's terms, nil for none. Saying
 // nothing means unconfined, unlike with AppArmor: so the API has it.
-func (b *builder) seccomp() (*specs.LinuxSeccomp, error) {
-	p, err := chosenProfile("seccomp", b.sc.GetSeccomp(), "seccomp_profile_path", b.sc.GetSeccompProfilePath())
+func (r seccompRequest) resolve() (*specs.LinuxSeccomp, error) {
+	p, err := r.chosen()
 	if err != nil {
 		return nil, err
 	}
-	if p == nil || p.GetProfileType() == criapi.SecurityProfile_Unconfined || b.privileged {
+	if p == nil || p.GetProfileType() == criapi.SecurityProfile_Unconfined || r.privileged {
 		return nil, nil
 	}
-	if !b.in.Facts.Seccomp {
-		return nil, badContainer(seccompField, "%s was asked for, but this kernel has no seccomp filters", p.GetProfileType())
+	if !r.facts.Seccomp {
+		return nil, r.bad(seccompField, "%s was asked for, but this kernel has no seccomp filters", p.GetProfileType())
 	}
 	if p.GetProfileType() == criapi.SecurityProfile_RuntimeDefault {
-		return resolveSeccomp(seccomp.DefaultProfile(), b.caps.Bounding, b.in.Facts), nil
+		return resolveSeccomp(seccomp.DefaultProfile(), r.caps, r.facts), nil
 	}
-	path := seccompRef(p)
-	if why := checkAbs(path); why != "" {
-		return nil, badContainer(seccompField+".localhost_ref", "%s", why)
+	path, err := r.path()
+	if err != nil {
+		return nil, err
 	}
-	return b.localSeccomp(path)
+	return r.local(path)
 }
 
-func (b *builder) localSeccomp(path string) (*specs.LinuxSeccomp, error) {
+func (r seccompRequest) local(path string) (*specs.LinuxSeccomp, error) {
 	bad := func(why string, args ...any) error {
-		return badContainer(seccompField+".localhost_ref", path+": "+why, args...)
+		return r.bad(seccompField+".localhost_ref", path+": "+why, args...)
 	}
 	var profile seccomp.Seccomp
-	if err := json.Unmarshal(b.in.SeccompProfile, &profile); err != nil {
+	if err := json.Unmarshal(r.file, &profile); err != nil {
 		return nil, bad("%v", err)
 	}
 	switch {
@@ -80,7 +115,7 @@ func (b *builder) localSeccomp(path string) (*specs.LinuxSeccomp, error) {
 			return nil, bad("syscalls[%d] has both name and names", i)
 		}
 	}
-	return resolveSeccomp(&profile, b.caps.Bounding, b.in.Facts), nil
+	return resolveSeccomp(&profile, r.caps, r.facts), nil
 }
 
 // resolveSeccomp evaluates a profile's conditions for this machine and these

@@ -59,6 +59,9 @@ func (m *Manager) runPod(ctx context.Context, config *criapi.PodSandboxConfig, h
 	p := &Pod{ID: newID(), Config: config, Handler: handler, Created: time.Now(), state: podCreating, containers: map[string]*Container{}}
 	p.dir = podDir(m.cfg.RunDir, p.ID)
 	in := oci.PodInput{ID: p.ID, Config: config, RunDir: m.cfg.RunDir, Facts: m.cfg.Facts}
+	if in.SeccompProfile, err = readProfile(oci.PodSeccompPath(config)); err != nil {
+		return "", err
+	}
 	if p.spec, err = oci.Pod(in); err != nil {
 		return "", invalid(err)
 	}

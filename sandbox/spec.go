@@ -42,7 +42,7 @@ func (m *Manager) makeSpec(c *Container, img Image, podConfig *criapi.PodSandbox
 	if in.Volumes, err = m.lendVolumes(c); err != nil {
 		return nil, err
 	}
-	if in.SeccompProfile, err = readProfile(c.Config); err != nil {
+	if in.SeccompProfile, err = readProfile(oci.SeccompPath(c.Config)); err != nil {
 		return nil, err
 	}
 	spec, err := oci.Container(in)
@@ -133,8 +133,8 @@ func nodeDevices(config *criapi.ContainerConfig) ([]oci.NodeDevice, error) {
 	return out, nil
 }
 
-func readProfile(config *criapi.ContainerConfig) ([]byte, error) {
-	path, err := oci.SeccompPath(config)
+// readProfile reads the seccomp profile that oci named, if it did.
+func readProfile(path string, err error) ([]byte, error) {
 	if err != nil {
 		return nil, invalid(err)
 	}

@@ -77,7 +77,7 @@ func compileCase(t *testing.T, dir string) (*plan.Plan, error) {
 		o.Rootfs, o.Stdio = Rootfs{}, Stdio{}
 		return Exec(&spec, &proc, o)
 	}
-	if spec.Process == nil {
+	if spec.Root == nil {
 		return Pod(&spec, o)
 	}
 	return Container(&spec, o)

@@ -21,6 +21,9 @@ func Pod(spec *specs.Spec, o Options) (*plan.Plan, error) {
 	if err := b.checkPod(); err != nil {
 		return nil, err
 	}
+	if b.ns.fresh&plan.NewPID != 0 {
+		b.ns.fresh |= plan.NewNS // the pause process's own
+	}
 	process := b.ns.fresh&(plan.NewUser|plan.NewPID) != 0
 	// Only a pause process lives in it: a group that holds nobody and limits nothing is not made.
 	pause := b.ns.fresh&plan.NewPID != 0
@@ -127,12 +130,48 @@ func (b *builder) podProcess() error {
 	b.then(plan.Meet("made", plan.ParentWaits, plan.NoSlot, 0))
 	b.then(b.pins()...)
 	b.then(plan.Meet("pinned", plan.InitWaits, plan.NoSlot, 0))
-	if b.ns.fresh&plan.NewPID != 0 {
-		b.then(plan.Bare(plan.Pause))
-	} else {
+	if b.ns.fresh&plan.NewPID == 0 {
 		b.then(plan.Bare(plan.Exit))
+		return nil
 	}
+	return b.pause()
+}
+
+// pause stays as PID 1 of what the containers share. One of them that may look into other processes (CAP_SYS_PTRACE) can
+// make it do anything, and follow /proc/1/root: so it has a root of its own with nothing in it, no capability, and what
+// it runs as and under is what the pod asks for.
+func (b *builder) pause() error {
+	filter, err := b.filter()
+	if err != nil {
+		return err
+	}
+	if len(filter) > 1 {
+		return bad("linux.seccomp.syscalls", "SCMP_ACT_NOTIFY: the pause process has nobody to ask")
+	}
+	b.emptyRoot()
+	var user specs.User
+	if b.spec.Process != nil {
+		user = b.spec.Process.User
+	}
+	b.then(plan.SetBounding(0), plan.SetUser(user.UID, user.GID, user.AdditionalGids, user.Umask), plan.SetCaps(0, 0, 0, 0), plan.Bare(plan.NoNewPrivs))
+	b.then(filter...)
+	b.then(plan.Bare(plan.Pause))
 	return nil
+}
+
+// emptyRoot leaves the host's mounts for an empty file system. It is attached on /proc, which is there on any host, and
+// which the root of a user namespace may reach too.
+func (b *builder) emptyRoot() {
+	b.root = b.p.NewSlot("root")
+	b.then(
+		plan.SetPropagation("/", plan.PropPrivate|plan.PropRec),
+		plan.NewMount(plan.NoSlot, plan.FS{
+			Type: "tmpfs", Source: "pause", Target: "/proc", Options: []string{"mode", "555", "nr_inodes", "2", "size", "4096"},
+			Attrs: plan.AttrRdonly | plan.AttrNosuid | plan.AttrNodev | plan.AttrNoexec,
+		}),
+		plan.PlaceRoot(plan.NoSlot, b.root, "/proc"),
+		plan.PivotRoot(b.root, b.o.NoPivot),
+	)
 }
 
 // pins bind each namespace to a path. The network's is the one that CNI plugins must see on the host.
@@ -140,7 +179,7 @@ func (b *builder) pins() []plan.Op {
 	var ops []plan.Op
 	for _, t := range nsTypes {
 		switch {
-		case b.ns.fresh&t.flag == 0:
+		case b.ns.fresh&t.flag == 0, t.flag == plan.NewNS:
 		case t.flag == plan.NewNet:
 			ops = append(ops, plan.Pin(t.file, path.Join(b.o.RunDir, "netns", b.o.ID), plan.InHost))
 		default:
