@@ -46,6 +46,7 @@ func (a *app) linuxFeatures() *oci.Linux {
 		namespaces = append(namespaces, string(t))
 	}
 	idmap := a.facts.IdmapMounts
+	modes, flags := compile.MemoryPolicies()
 	return &oci.Linux{
 		Namespaces:   namespaces,
 		Capabilities: plan.CapNames()[:a.facts.LastCap+1],
@@ -56,8 +57,9 @@ func (a *app) linuxFeatures() *oci.Linux {
 		},
 		Apparmor:        &oci.Apparmor{Enabled: &yes},
 		Selinux:         &oci.Selinux{Enabled: &yes},
-		IntelRdt:        &oci.IntelRdt{Enabled: &no},
+		IntelRdt:        &oci.IntelRdt{Enabled: &yes, Schemata: &yes, Monitoring: &yes},
+		MemoryPolicy:    &oci.MemoryPolicy{Modes: modes, Flags: flags},
 		MountExtensions: &oci.MountExtensions{IDMap: &oci.IDMap{Enabled: &idmap}},
-		NetDevices:      &oci.NetDevices{Enabled: &no},
+		NetDevices:      &oci.NetDevices{Enabled: &yes},
 	}
 }

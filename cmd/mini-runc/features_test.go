@@ -34,15 +34,12 @@ func TestFeatures(t *testing.T) {
 			t.Errorf("no %s in %q", has.word, has.list)
 		}
 	}
-	for name, change := range map[string]func(*specs.Linux){
-		"linux.intelRdt":   func(l *specs.Linux) { l.IntelRdt = &specs.LinuxIntelRdt{} },
-		"linux.netDevices": func(l *specs.Linux) { l.NetDevices = map[string]specs.LinuxNetDevice{"x": {}} },
-	} {
-		l := *b.spec.Linux
-		change(b.spec.Linux)
-		b.write()
-		b.fails(name+": not supported", "run", "x")
-		*b.spec.Linux = l
+	l := f.Linux
+	if !*l.NetDevices.Enabled || !*l.IntelRdt.Enabled || !*l.IntelRdt.Schemata || !*l.IntelRdt.Monitoring {
+		t.Errorf("netDevices %+v, intelRdt %+v", l.NetDevices, l.IntelRdt)
+	}
+	if len(l.MemoryPolicy.Modes) != 7 || len(l.MemoryPolicy.Flags) != 3 {
+		t.Errorf("memoryPolicy %+v", l.MemoryPolicy)
 	}
 	b.write()
 	b.fails("systemd", "--systemd-cgroup", "run", "x")

@@ -162,3 +162,33 @@ func TestStartHookFails(t *testing.T) {
 		b.ok("delete", "x")
 	}
 }
+
+// TestHookDirectory: hooks outside run in the bundle; those of createContainer in the root file system, with its mounts made
+// and the host's tree still there, so that what they mount is the container's.
+func TestHookDirectory(t *testing.T) {
+	b := newBundle(t, "busybox ls /tmp; busybox cat /etc/hooked")
+	file := filepath.Join(b.dir, "pwd")
+	hook := func(script string) []specs.Hook {
+		return []specs.Hook{{Path: "/bin/busybox", Args: []string{"busybox", "sh", "-c", script}, Env: []string{"PATH=/bin:/usr/bin:/sbin:/usr/sbin"}}}
+	}
+	b.spec.Hooks = &specs.Hooks{
+		CreateRuntime:   hook("pwd >> " + file + "; echo runtime > rootfs/etc/hooked"),
+		CreateContainer: hook("pwd >> " + file + "; test -e proc/self/status && busybox mount -t tmpfs hooked tmp && echo > tmp/made"),
+		Poststart:       hook("pwd >> " + file),
+		Poststop:        hook("pwd >> " + file),
+	}
+	b.write()
+	b.ok("create", "x")
+	start := b.command("start", "x")
+	start.Dir = "/"
+	must(t, start.Run())
+	b.waitStatus("x", "stopped")
+	remove := b.command("delete", "x")
+	remove.Dir = "/"
+	must(t, remove.Run())
+	text, err := os.ReadFile(file)
+	must(t, err)
+	want(t, string(text), b.dir+"\n"+b.dir+"/rootfs\n"+b.dir+"\n"+b.dir+"\n")
+	must(t, os.Remove(file))
+	want(t, b.ok("run", "x"), "made\nruntime\n")
+}

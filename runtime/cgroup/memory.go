@@ -8,9 +8,9 @@ import (
 )
 
 // memory sets limits in bytes; -1 means none, 0 unset. Swap is that of memory
-// and swap together, as in config.json. The deprecated kernel limits are ignored
-// as the specification allows, and on v2 so are swappiness and the OOM killer's
-// switch, which have no file there.
+// and swap together, as in config.json. The deprecated kernel limit is ignored
+// as the specification allows, and on v2 so are the limit of TCP buffers, swappiness
+// and the OOM killer's switch, which have no file there.
 func (b *builder) memory(m *specs.LinuxMemory) {
 	if m == nil {
 		return
@@ -24,7 +24,7 @@ func (b *builder) memory(m *specs.LinuxMemory) {
 		b.fail("resources.memory.swap: %d is below the memory limit %d; it counts memory and swap together", swap, limit)
 		return
 	}
-	asked := limit != 0 || swap != 0 || reservation != 0 || m.Swappiness != nil || deref(m.DisableOOMKiller)
+	asked := limit != 0 || swap != 0 || reservation != 0 || deref(m.KernelTCP) != 0 || m.Swappiness != nil || deref(m.DisableOOMKiller)
 	if !asked {
 		return
 	}
@@ -53,6 +53,9 @@ func (b *builder) memoryV1(m *specs.LinuxMemory, limit, swap, reservation int64)
 	}
 	if reservation != 0 {
 		b.add(setting{controller: "memory", file: "memory.soft_limit_in_bytes", value: decimal(reservation), initial: none})
+	}
+	if n := deref(m.KernelTCP); n != 0 {
+		b.add(setting{controller: "memory", file: "memory.kmem.tcp.limit_in_bytes", value: decimal(n), initial: none})
 	}
 	if deref(m.DisableOOMKiller) {
 		b.add(setting{controller: "memory", file: "memory.oom_control", value: "1"})

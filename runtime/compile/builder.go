@@ -35,6 +35,7 @@ type builder struct {
 	crossFirst plan.Slot            // trees that the parent hands over after the clone
 	cross      []plan.Op
 	devices    bool // /dev is ours to fill
+	rootShown  bool // the parent has the root's descriptor
 }
 
 func newBuilder(spec *specs.Spec, o Options) (*builder, error) {

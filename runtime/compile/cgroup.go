@@ -123,10 +123,10 @@ func (b *builder) openUnified(dir string) error {
 	switch {
 	case facts.Unified == "":
 		return nil
-	case b.o.CloneInto:
+	case b.o.CloneInto && !b.startsOutside():
 		slot := b.open("cgroup", path.Join(facts.Unified, b.execGroup(dir, pure)), plan.OpenPath)
 		b.clone.Slot[0] = slot
-	case pure || b.limitsInUnified():
+	case pure || b.o.CloneInto || b.limitsInUnified():
 		b.addJoin("unified", path.Join(facts.Unified, b.execGroup(dir, pure), "cgroup.procs"), false)
 	default:
 		return nil

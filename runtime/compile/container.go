@@ -37,6 +37,7 @@ func (b *builder) prepare() error {
 	if err := b.makeCgroup(); err != nil {
 		return err
 	}
+	b.makeResctrl()
 	b.openNamespaces()
 	b.openStdio(false)
 	if b.o.Gate != "" {
@@ -59,6 +60,7 @@ func (b *builder) build() error {
 		return err
 	}
 	b.enter(before...)
+	b.moveNetDevices()
 	if err := b.identity(); err != nil {
 		return err
 	}
@@ -99,11 +101,13 @@ func (b *builder) fillRoot() error {
 
 // session sets what the program inherits.
 func (b *builder) session() error {
-	personality, err := b.personality()
-	if err != nil {
-		return err
+	for _, of := range []func() ([]plan.Op, error){b.personality, b.memoryPolicy} {
+		ops, err := of()
+		if err != nil {
+			return err
+		}
+		b.then(ops...)
 	}
-	b.then(personality...)
 	if !b.o.NoNewKeyring {
 		b.then(plan.Text(plan.Keyring, "_ses."+b.container()))
 	}

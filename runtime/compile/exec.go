@@ -55,8 +55,15 @@ func (b *builder) enterContainer() error {
 	if err := b.openCgroups(dir); err != nil {
 		return err
 	}
+	if b.o.Facts.Resctrl != "" {
+		b.openResctrl()
+	}
 	b.openStdio(!b.o.Command)
 	before, err := b.hostSide()
+	if err != nil {
+		return err
+	}
+	initial, final, err := b.affinity()
 	if err != nil {
 		return err
 	}
@@ -65,7 +72,9 @@ func (b *builder) enterContainer() error {
 		b.then(plan.Bare(plan.Setsid))
 	}
 	b.then(before...)
+	b.then(initial...)
 	b.joinCgroups(false)
+	b.then(final...)
 	if flags&plan.NewUser != 0 {
 		b.raiseLimits()
 	}

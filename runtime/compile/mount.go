@@ -81,6 +81,8 @@ func (b *builder) checkMount(m *mount) error {
 		return bad(m.field+".source", "is empty")
 	case m.bind && len(m.data) > 0:
 		return bad(m.field+".options", "%q means nothing for a bind mount", m.data[0])
+	case m.copyUp && (m.bind || m.remount || m.typ != "tmpfs"):
+		return bad(m.field+".options", "tmpcopyup is for a new tmpfs only")
 	case !m.bind && m.typ == "" && !m.remount:
 		return bad(m.field+".type", "is empty, and the options have neither bind nor rbind")
 	case m.dest == "/proc" && !m.remount && !(m.bind && path.Clean(m.source) == "/proc") && (m.bind || m.typ != "proc"):
@@ -200,6 +202,8 @@ func (b *builder) doMounts() error {
 			}
 		case m.bind, m.layers != nil:
 			b.bindMount(m)
+		case m.copyUp:
+			b.copyUp(m)
 		case m.typ == "cgroup":
 			err = b.mountCgroups(m)
 		default:
@@ -252,7 +256,7 @@ func (b *builder) mountFS(m mount, typ, source string) {
 	}
 	b.then(plan.NewMount(b.root, plan.FS{
 		Type: typ, Source: source, Target: m.dest, Options: append(slices.Clone(m.data), b.mountContext(typ)...),
-		Attrs: attrs, Create: plan.CreateDir, Propagation: m.firstPropagation(),
+		Attrs: attrs, Create: plan.CreateDir, Propagation: m.firstPropagation(), LikeTarget: likeTarget(&m),
 	}))
 }
 

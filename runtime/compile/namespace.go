@@ -109,11 +109,19 @@ func (b *builder) checkNamespaces() error {
 	return b.checkMappings()
 }
 
-// openNamespaces opens those that are joined.
+// openNamespaces opens those that are joined. The root is changed in the mount namespace, and parameters are set in
+// others: such a one cannot be the runtime's own.
 func (b *builder) openNamespaces() {
+	not := plan.NewNS | b.sysctlNamespaces()
 	for _, t := range nsTypes {
 		if b.ns.joined&t.flag != 0 {
-			b.ns.slot[t.flag] = b.open(t.file+" namespace", b.ns.path[t.flag], plan.OpenRead)
+			slot, file := b.p.NewSlot(t.file+" namespace"), b.ns.path[t.flag]
+			if not&t.flag != 0 {
+				b.before(plan.OpenOther(slot, file, t.file, b.where(file)))
+			} else {
+				b.before(plan.Open(slot, file, plan.OpenRead, b.where(file)))
+			}
+			b.ns.slot[t.flag] = slot
 		}
 	}
 }

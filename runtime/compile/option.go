@@ -16,6 +16,7 @@ type options struct {
 	data                     []string // for the file system: keys and values, alternating
 	idmap                    bool
 	idmapRec                 bool // the submounts' ids too
+	copyUp                   bool // a tmpfs begins with what it covers
 }
 
 // attribute is an option that sets or clears one attribute.
@@ -47,7 +48,7 @@ var propagations = map[string]uint64{
 
 // MountOptions are the options that have a meaning here, sorted; all others go to the file system.
 func MountOptions() []string {
-	list := []string{"bind", "rbind", "remount", "idmap", "ridmap", "defaults", "silent", "loud"}
+	list := []string{"bind", "rbind", "remount", "idmap", "ridmap", "tmpcopyup", "defaults", "silent", "loud"}
 	for name := range attributes {
 		list = append(list, name, "r"+name)
 	}
@@ -85,7 +86,7 @@ func parseOptions(field string, list []string) (options, error) {
 		case "idmap", "ridmap":
 			o.idmap, o.idmapRec = true, s == "ridmap"
 		case "tmpcopyup":
-			return o, bad(field, "tmpcopyup is not supported yet")
+			o.copyUp = true
 		case "defaults", "silent", "loud", "":
 		default:
 			if strings.IndexByte(s, 0) >= 0 {

@@ -100,6 +100,23 @@ var schedulerFlags = map[specs.LinuxSchedulerFlag]uint64{
 	specs.SchedFlagKeepParams: 0x10, specs.SchedFlagUtilClampMin: 0x20, specs.SchedFlagUtilClampMax: 0x40,
 }
 
+// checkScheduler refuses what the kernel would ignore, or refuse without a word (sched_setattr(2)).
+func checkScheduler(s *specs.Scheduler) error {
+	realtime := s.Policy == specs.SchedFIFO || s.Policy == specs.SchedRR
+	deadline := s.Policy == specs.SchedDeadline
+	switch {
+	case s.Nice < -20 || s.Nice > 19:
+		return bad("process.scheduler.nice", "%d is not between -20 and 19", s.Nice)
+	case realtime && (s.Priority < 1 || s.Priority > 99):
+		return bad("process.scheduler.priority", "%d is not between 1 and 99, as %s wants it", s.Priority, s.Policy)
+	case !realtime && s.Priority != 0:
+		return bad("process.scheduler.priority", "%d means nothing to %s: only to SCHED_FIFO and SCHED_RR", s.Priority, s.Policy)
+	case !deadline && (s.Runtime != 0 || s.Deadline != 0 || s.Period != 0):
+		return bad("process.scheduler.runtime", "with deadline and period means nothing to %s: only to SCHED_DEADLINE", s.Policy)
+	}
+	return nil
+}
+
 var ioClasses = map[specs.IOPriorityClass]uint64{specs.IOPRIO_CLASS_RT: 1, specs.IOPRIO_CLASS_BE: 2, specs.IOPRIO_CLASS_IDLE: 3}
 
 // scheduling is how the process competes for the processor and the disks (sched_setattr(2), ioprio_set(2)).
@@ -117,6 +134,9 @@ func (b *builder) scheduling() ([]plan.Op, error) {
 				return nil, bad(at("process.scheduler.flags", i, ""), "unknown %q", f)
 			}
 			flags |= bit
+		}
+		if err := checkScheduler(s); err != nil {
+			return nil, err
 		}
 		both := uint64(uint32(s.Priority))<<32 | uint64(uint32(s.Nice))
 		ops = append(ops, plan.Numbers(plan.Scheduler, policy, flags, both, s.Runtime, s.Deadline, s.Period))
@@ -140,7 +160,7 @@ func (b *builder) personality() ([]plan.Op, error) {
 		return nil, nil
 	}
 	if len(p.Flags) > 0 {
-		return nil, unsupported("linux.personality.flags")
+		return nil, bad("linux.personality.flags[0]", "unknown %q: the specification has none yet", p.Flags[0])
 	}
 	switch p.Domain {
 	case specs.PerLinux:

@@ -73,7 +73,6 @@ func TestReject(t *testing.T) {
 		{"rlimit", func(s *specs.Spec, _ *Options) { s.Process.Rlimits[0].Type = "NOFILE" }, `process.rlimits[0].type: unknown "NOFILE"`},
 		{"rlimit soft", func(s *specs.Spec, _ *Options) { s.Process.Rlimits[0].Soft = 2000 }, "process.rlimits[0].soft: 2000 is more than hard, 1024"},
 		{"rlimit twice", func(s *specs.Spec, _ *Options) { s.Process.Rlimits = append(s.Process.Rlimits, s.Process.Rlimits[0]) }, "process.rlimits[1].type: RLIMIT_NOFILE is there twice"},
-		{"scheduler", func(s *specs.Spec, _ *Options) { s.Process.Scheduler = &specs.Scheduler{Policy: "X"} }, `process.scheduler.policy: unknown "X"`},
 		{"io priority", func(s *specs.Spec, _ *Options) {
 			s.Process.IOPriority = &specs.LinuxIOPriority{Class: specs.IOPRIO_CLASS_BE, Priority: 8}
 		}, "process.ioPriority.priority: 8"},
@@ -93,7 +92,8 @@ func TestReject(t *testing.T) {
 			mapped(specs.Mount{UIDMappings: ids(0, 1, 2), GIDMappings: ids(0, 1, 2)})(s, o)
 			o.Facts.IdmapMounts = false
 		}, "mounts[7].uidMappings: this kernel has no idmapped mounts"},
-		{"tmpcopyup", func(s *specs.Spec, _ *Options) { s.Mounts[1].Options = []string{"tmpcopyup"} }, "mounts[1].options: tmpcopyup"},
+		{"tmpcopyup of a bind", bind("/x", "/srv", "tmpcopyup"), "mounts[7].options: tmpcopyup is for a new tmpfs only"},
+		{"tmpcopyup of sysfs", func(s *specs.Spec, _ *Options) { s.Mounts[5].Options = []string{"tmpcopyup"} }, "mounts[5].options: tmpcopyup is for a new tmpfs only"},
 		{"mount without type", func(s *specs.Spec, _ *Options) { s.Mounts[1].Type = "" }, "mounts[1].type: is empty"},
 		{"cgroup of all", func(s *specs.Spec, _ *Options) { s.Linux.CgroupsPath = "/" }, "linux.cgroupsPath: is the root"},
 		{"cgroup leads out", func(s *specs.Spec, _ *Options) { s.Linux.CgroupsPath = "/a/../../b" }, "linux.cgroupsPath:"},
@@ -112,10 +112,6 @@ func TestReject(t *testing.T) {
 			s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"mkdir"}, Action: specs.ActNotify}}}
 		}, "linux.seccomp.listenerPath: is missing"},
 		{"seccomp without compiler", func(s *specs.Spec, o *Options) { s.Linux.Seccomp, o.Seccomp = &specs.LinuxSeccomp{}, nil }, "linux.seccomp:"},
-		{"intelRdt", func(s *specs.Spec, _ *Options) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{} }, "linux.intelRdt: not supported yet"},
-		{"netDevices", func(s *specs.Spec, _ *Options) { s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"eth0": {}} }, "linux.netDevices: not supported yet"},
-		{"memoryPolicy", func(s *specs.Spec, _ *Options) { s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{} }, "linux.memoryPolicy: not supported yet"},
-		{"execCPUAffinity", func(s *specs.Spec, _ *Options) { s.Process.ExecCPUAffinity = &specs.CPUAffinity{} }, "process.execCPUAffinity: not supported yet"},
 		{"overlay without layers", func(_ *specs.Spec, o *Options) { o.Rootfs = Rootfs{Upper: "/u", Work: "/w"} }, "rootfs: has no layers"},
 		{"too many mounts", func(s *specs.Spec, o *Options) {
 			o.PrivateDir = "/run/cri-mini/pods"
@@ -131,6 +127,76 @@ func TestReject(t *testing.T) {
 				t.Errorf("Container() = %v, want an error with %q", err, tc.want)
 			}
 		})
+	}
+}
+
+// TestRejectField: the same for the fields that only few containers have.
+func TestRejectField(t *testing.T) {
+	scheduler := func(c specs.Scheduler) func(*specs.Spec) { return func(s *specs.Spec) { s.Process.Scheduler = &c } }
+	affinity := func(initial, final string) func(*specs.Spec) {
+		return func(s *specs.Spec) { s.Process.ExecCPUAffinity = &specs.CPUAffinity{Initial: initial, Final: final} }
+	}
+	policy := func(mode specs.MemoryPolicyModeType, nodes string, flags ...specs.MemoryPolicyFlagType) func(*specs.Spec) {
+		return func(s *specs.Spec) {
+			s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: mode, Nodes: nodes, Flags: flags}
+		}
+	}
+	devices := func(d map[string]specs.LinuxNetDevice) func(*specs.Spec) {
+		return func(s *specs.Spec) { s.Linux.NetDevices = d }
+	}
+	resctrl := func(r specs.LinuxIntelRdt) func(*specs.Spec) { return func(s *specs.Spec) { s.Linux.IntelRdt = &r } }
+	for _, tc := range []struct {
+		name string
+		do   func(*specs.Spec)
+		want string
+	}{
+		{"scheduler", scheduler(specs.Scheduler{Policy: "X"}), `process.scheduler.policy: unknown "X"`},
+		{"scheduler flag", scheduler(specs.Scheduler{Policy: specs.SchedOther, Flags: []specs.LinuxSchedulerFlag{"X"}}), `process.scheduler.flags[0]: unknown "X"`},
+		{"too nice", scheduler(specs.Scheduler{Policy: specs.SchedOther, Nice: 20}), "process.scheduler.nice: 20 is not between"},
+		{"FIFO without priority", scheduler(specs.Scheduler{Policy: specs.SchedFIFO}), "process.scheduler.priority: 0 is not between 1 and 99"},
+		{"priority of others", scheduler(specs.Scheduler{Policy: specs.SchedBatch, Priority: 1}), "process.scheduler.priority: 1 means nothing to SCHED_BATCH"},
+		{"runtime of others", scheduler(specs.Scheduler{Policy: specs.SchedOther, Runtime: 1}), "process.scheduler.runtime: with deadline and period means nothing to SCHED_OTHER"},
+		{"personality", func(s *specs.Spec) { s.Linux.Personality = &specs.LinuxPersonality{Domain: "X"} }, `linux.personality.domain: unknown "X"`},
+		{"personality flag", func(s *specs.Spec) {
+			s.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux, Flags: []specs.LinuxPersonalityFlag{"X"}}
+		}, `linux.personality.flags[0]: unknown "X"`},
+		{"affinity, no list", affinity("0-", ""), `process.execCPUAffinity.initial: "0-" is not a list such as 0-3,7`},
+		{"affinity, backwards", affinity("", "3-1"), `process.execCPUAffinity.final: "3-1": the range 3-1 runs backwards`},
+		{"affinity, no such processor", affinity("", "0-8192"), "8192 is beyond the kernel's last, 8191"},
+		{"memory policy", policy("X", ""), `linux.memoryPolicy.mode: unknown "X"`},
+		{"memory policy without nodes", policy(specs.MpolBind, ""), "linux.memoryPolicy.nodes: is empty: MPOL_BIND needs at least one"},
+		{"memory policy with nodes", policy(specs.MpolLocal, "0"), `linux.memoryPolicy.nodes: "0": MPOL_LOCAL takes no nodes`},
+		{"memory policy, no list", policy(specs.MpolBind, "a"), `linux.memoryPolicy.nodes: "a" is not a list`},
+		{"memory policy, unknown flag", policy(specs.MpolBind, "0", "X"), `linux.memoryPolicy.flags[0]: unknown "X"`},
+		{"memory policy, flags that exclude", policy(specs.MpolBind, "0", specs.MpolFStaticNodes, specs.MpolFRelativeNodes), "linux.memoryPolicy.flags: MPOL_F_RELATIVE_NODES and MPOL_F_STATIC_NODES"},
+		{"memory policy, flag without nodes", policy(specs.MpolPreferred, "", specs.MpolFStaticNodes), "linux.memoryPolicy.flags: say how to read nodes"},
+		{"device for the host", func(s *specs.Spec) {
+			s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"eth0": {}}
+			s.Linux.Namespaces = append(s.Linux.Namespaces[:1:1], s.Linux.Namespaces[2:]...)
+		}, "linux.netDevices: need a network namespace"},
+		{"device without name", devices(map[string]specs.LinuxNetDevice{"": {}}), `linux.netDevices[""]: is not the name of a network device`},
+		{"device pattern", devices(map[string]specs.LinuxNetDevice{"eth%d": {}}), `linux.netDevices["eth%d"]: is not the name`},
+		{"device name", devices(map[string]specs.LinuxNetDevice{"eth0": {Name: "sixteen-letters!"}}), `linux.netDevices["eth0"].name: "sixteen-letters!" is not the name`},
+		{"device name pattern", devices(map[string]specs.LinuxNetDevice{"eth0": {Name: "a%sb"}}), `linux.netDevices["eth0"].name: "a%sb" is not the name`},
+		{"two devices, one name", devices(map[string]specs.LinuxNetDevice{"eth0": {Name: "eth1"}, "eth1": {}}), `linux.netDevices["eth1"].name: "eth1" is the name of eth0 too`},
+		{"class that leads out", resctrl(specs.LinuxIntelRdt{ClosID: "../x"}), `linux.intelRdt.closID: "../x" is not the name of a group`},
+		{"class of the kernel's", resctrl(specs.LinuxIntelRdt{ClosID: "info"}), `linux.intelRdt.closID: "info" is not the name of a group`},
+		{"schema of two lines", resctrl(specs.LinuxIntelRdt{Schemata: []string{"L3:0=1", "a\nb"}}), "linux.intelRdt.schemata[1]:"},
+		{"schema of bandwidth", resctrl(specs.LinuxIntelRdt{MemBwSchema: "L3:0=1"}), `linux.intelRdt.memBwSchema: "L3:0=1" does not begin with MB:`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s, o := sampleSpec(t, "command-default"), sampleOptions()
+			o.Facts.Resctrl = "/sys/fs/resctrl"
+			tc.do(s)
+			if _, err := Container(s, o); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("Container() = %v, want an error with %q", err, tc.want)
+			}
+		})
+	}
+	s := sampleSpec(t, "command-default")
+	s.Linux.IntelRdt = &specs.LinuxIntelRdt{}
+	if _, err := Container(s, sampleOptions()); err == nil || !strings.Contains(err.Error(), "linux.intelRdt: this machine has no resctrl file system mounted") {
+		t.Errorf("Container() = %v, want an error that names the missing resctrl", err)
 	}
 }
 

@@ -47,6 +47,30 @@ func sysctlPath(key string) string {
 	}, key)
 }
 
+// sysctlNamespace says to which namespace a parameter belongs; none is the host.
+func sysctlNamespace(file string) (flag uint64, word string) {
+	switch {
+	case slices.Contains(ipcSysctls, file) || strings.HasPrefix(file, "fs/mqueue/"):
+		return plan.NewIPC, "IPC"
+	case strings.HasPrefix(file, "net/"):
+		return plan.NewNet, "network"
+	case file == "kernel/domainname":
+		return plan.NewUTS, "UTS"
+	case strings.HasPrefix(file, "user/"):
+		return plan.NewUser, "user"
+	}
+	return 0, ""
+}
+
+// sysctlNamespaces are those in which parameters are set.
+func (b *builder) sysctlNamespaces() (flags uint64) {
+	for key := range b.spec.Linux.Sysctl {
+		flag, _ := sysctlNamespace(sysctlPath(key))
+		flags |= flag
+	}
+	return flags
+}
+
 // checkSysctl refuses a parameter that would be the host's.
 func (b *builder) checkSysctl(field, file string) error {
 	for part := range strings.SplitSeq(file, "/") {
@@ -54,22 +78,13 @@ func (b *builder) checkSysctl(field, file string) error {
 			return bad(field, "is not the name of a kernel parameter")
 		}
 	}
-	need, word := uint64(0), ""
+	need, word := sysctlNamespace(file)
 	switch {
-	case slices.Contains(ipcSysctls, file) || strings.HasPrefix(file, "fs/mqueue/"):
-		need, word = plan.NewIPC, "IPC"
-	case strings.HasPrefix(file, "net/"):
-		need, word = plan.NewNet, "network"
 	case file == "kernel/hostname":
 		return bad(field, "is set by the field hostname")
-	case file == "kernel/domainname":
-		need, word = plan.NewUTS, "UTS"
-	case strings.HasPrefix(file, "user/"):
-		need, word = plan.NewUser, "user"
-	default:
+	case need == 0:
 		return bad(field, "belongs to no namespace: it would change the host")
-	}
-	if !b.ns.has(need) {
+	case !b.ns.has(need):
 		return bad(field, "needs a %s namespace: it would change the host", word)
 	}
 	return nil

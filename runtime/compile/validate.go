@@ -40,14 +40,6 @@ func (b *builder) checkContainer() error {
 		return bad("id", "%q is not an id: letters, digits and _ + - . only", b.o.ID)
 	case !b.ns.has(plan.NewNS):
 		return bad("linux.namespaces", "a mount namespace is required")
-	case b.ns.joined&plan.NewNS != 0:
-		return unsupported(b.ns.field[plan.NewNS] + ".path")
-	case l.IntelRdt != nil:
-		return unsupported("linux.intelRdt")
-	case len(l.NetDevices) > 0:
-		return unsupported("linux.netDevices")
-	case l.MemoryPolicy != nil:
-		return unsupported("linux.memoryPolicy")
 	case b.proc == nil:
 		return bad("process", "is missing")
 	}
@@ -64,10 +56,12 @@ func (b *builder) checkContainer() error {
 	if err := checkTimeOffsets(l.TimeOffsets); err != nil {
 		return err
 	}
-	if err := b.checkHooks(); err != nil {
-		return err
+	for _, check := range []func() error{b.checkHooks, b.checkNetDevices, b.checkResctrl, b.checkProcess} {
+		if err := check(); err != nil {
+			return err
+		}
 	}
-	return b.checkProcess()
+	return nil
 }
 
 // validID keeps ids out of other directories: they become parts of paths.
@@ -94,8 +88,6 @@ func (b *builder) checkProcess() error {
 		return bad("process.cwd", "is empty")
 	case !path.IsAbs(p.Cwd):
 		return bad("process.cwd", "%q is relative", p.Cwd)
-	case p.ExecCPUAffinity != nil:
-		return unsupported("process.execCPUAffinity")
 	}
 	for i, s := range p.Args {
 		if strings.IndexByte(s, 0) >= 0 {
@@ -109,6 +101,9 @@ func (b *builder) checkProcess() error {
 		if strings.IndexByte(s, '=') < 1 {
 			return bad(at("process.env", i, ""), "%q is not NAME=value", s)
 		}
+	}
+	if _, _, err := b.affinity(); err != nil {
+		return err
 	}
 	if b.o.PreserveFDs > plan.MaxSlots {
 		return bad("preserve-fds", "%d is more than %d", b.o.PreserveFDs, plan.MaxSlots)

@@ -159,6 +159,8 @@ func (ct *commandContainer) release(ctx context.Context, n notes, o plan.Object)
 		return removeGroup(ctx, tree, o.Name)
 	case plan.Mount, plan.Namespace:
 		return unpin(o.Name)
+	case plan.ResctrlGroup:
+		return removeResctrl(o.Name)
 	case plan.Hooks:
 		// "If any poststop hook fails, the runtime MUST log a warning, but the remaining hooks and lifecycle
 		// continue as if the hook had succeeded" (runtime-spec, runtime.md, Lifecycle).

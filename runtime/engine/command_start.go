@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -113,16 +112,12 @@ func (ct *commandContainer) runHooks(ctx context.Context, kind string, n notes, 
 	if status == specs.StateStopped {
 		state.Pid = 0
 	}
-	b, err := json.Marshal(state)
-	if err != nil {
-		return err
-	}
 	for i, h := range hooks {
 		var timeout time.Duration
 		if h.Timeout != nil {
 			timeout = Seconds(int64(*h.Timeout))
 		}
-		if err := RunHook(ctx, h, timeout, b); err != nil {
+		if err := RunHook(ctx, h, timeout, state); err != nil {
 			return fmt.Errorf("%s %d: %w", kind, i, err)
 		}
 	}

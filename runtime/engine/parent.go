@@ -58,6 +58,14 @@ func (r *run) parent(ctx context.Context, op *plan.Op) error {
 		return r.mapNS(op)
 	case plan.Hook:
 		return r.hook(ctx, op)
+	case plan.NetDevice:
+		return moveDevice(r.pid(), op.Str[0], op.Str[1])
+	case plan.CopyUp:
+		fd, err := copyUp(op, r.slot(op.Slot[1]), r.pid())
+		r.fill(op.Slot[0], fd)
+		return err
+	case plan.Resctrl:
+		return r.resctrl(op)
 	case plan.SendFD:
 		return sendFD(ctx, op.Str[0], op.Str[1], r.slot(op.Slot[0]))
 	}
@@ -120,10 +128,14 @@ func (r *run) open(op *plan.Op) error {
 	}
 	return r.in(op.Num[1], func() error {
 		fd, err := unix.Open(path, flags, 0)
-		if err == nil {
-			r.fill(op.Slot[0], fd)
+		if err != nil {
+			return err
 		}
-		return err
+		r.fill(op.Slot[0], fd)
+		if op.Str[1] == "" {
+			return nil
+		}
+		return notOwn("/proc/self/fd/"+strconv.Itoa(fd), op.Str[1])
 	})
 }
 
@@ -198,17 +210,21 @@ func (r *run) rootfsHost(op *plan.Op) error {
 }
 
 // state fills the pid and status into the template that the compiler made.
-func (r *run) state(template []byte, status string) ([]byte, error) {
+func (r *run) state(template []byte, status string) (specs.State, error) {
 	var s specs.State
 	if err := json.Unmarshal(template, &s); err != nil {
-		return nil, fmt.Errorf("decode state template: %w", err)
+		return s, fmt.Errorf("decode state template: %w", err)
 	}
 	s.Pid, s.Status = r.pid(), specs.ContainerState(status)
-	return json.Marshal(s)
+	return s, nil
 }
 
 func (r *run) stateFile(op *plan.Op) error {
-	b, err := r.state(op.Blob, op.Str[0])
+	s, err := r.state(op.Blob, op.Str[0])
+	if err != nil {
+		return err
+	}
+	b, err := json.Marshal(s)
 	if err != nil {
 		return err
 	}
@@ -242,8 +258,13 @@ func Seconds(n int64) time.Duration {
 	return time.Duration(min(n, math.MaxInt64/2/int64(time.Second))) * time.Second
 }
 
-// RunHook runs one hook and waits for it (runtime-spec, config.md, POSIX-platform Hooks). A timeout of 0 is none.
-func RunHook(ctx context.Context, h specs.Hook, timeout time.Duration, state []byte) error {
+// RunHook runs one hook, in the bundle's directory if it is still there, and waits for it (runtime-spec, config.md,
+// POSIX-platform Hooks). A timeout of 0 is none.
+func RunHook(ctx context.Context, h specs.Hook, timeout time.Duration, state specs.State) error {
+	input, err := json.Marshal(state)
+	if err != nil {
+		return err
+	}
 	if timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, timeout)
@@ -257,11 +278,14 @@ func RunHook(ctx context.Context, h specs.Hook, timeout time.Duration, state []b
 	if cmd.Env == nil {
 		cmd.Env = []string{}
 	}
-	cmd.Stdin = bytes.NewReader(state)
+	if st, err := os.Stat(state.Bundle); err == nil && st.IsDir() {
+		cmd.Dir = state.Bundle
+	}
+	cmd.Stdin = bytes.NewReader(input)
 	cmd.WaitDelay = time.Second // a grandchild that keeps the pipe open must not hang us
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
-	err := cmd.Run()
+	err = cmd.Run()
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return fmt.Errorf("hook %s: no end after %s", h.Path, timeout)
 	}

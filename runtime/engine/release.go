@@ -35,6 +35,8 @@ func (e *Engine) Release(ctx context.Context, o plan.Object) error {
 			return e.private.do(func() error { return unpin(o.Name) })
 		}
 		return unpin(o.Name)
+	case plan.ResctrlGroup:
+		return removeResctrl(o.Name)
 	case plan.Dir:
 		return removeTree(o.Name)
 	}

@@ -165,12 +165,20 @@ func parseOwn(data []byte) map[string]string {
 	return own
 }
 
-// probeCgroup reads where the hierarchies are and which cgroup we are in.
-func probeCgroup() (Cgroup, error) {
-	mountinfo, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return Cgroup{}, err
+// resctrlMount finds the resctrl file system.
+func resctrlMount(mountinfo []byte) string {
+	for line := range bytes.Lines(mountinfo) {
+		if bytes.Contains(line, []byte(" - resctrl ")) {
+			if m, err := parseMount(strings.TrimSuffix(string(line), "\n")); err == nil && m.root == "/" {
+				return m.point
+			}
+		}
 	}
+	return ""
+}
+
+// probeCgroup reads where the hierarchies are and which cgroup we are in.
+func probeCgroup(mountinfo []byte) (Cgroup, error) {
 	mounts, err := cgroupMounts(mountinfo)
 	if err != nil {
 		return Cgroup{}, err

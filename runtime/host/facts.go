@@ -85,6 +85,9 @@ type Facts struct {
 	// PidfdInfo: PIDFD_GET_INFO tells the exit code after the reap (≥ 6.15).
 	PidfdInfo bool `json:"pidfdInfo"`
 
+	// Resctrl is where the resctrl file system is mounted (Intel RDT, AMD QoS), empty when it is not.
+	Resctrl string `json:"resctrl,omitempty"`
+
 	// LSMs are the active security modules, empty when securityfs is not mounted.
 	LSMs     []string `json:"lsms,omitempty"`
 	AppArmor bool     `json:"appArmor"`

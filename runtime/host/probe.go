@@ -25,9 +25,14 @@ func Probe() (Facts, error) {
 	if f.Kernel, err = probeKernel(); err != nil {
 		return Facts{}, fmt.Errorf("probe kernel release: %w", err)
 	}
-	if f.Cgroup, err = probeCgroup(); err != nil {
+	mountinfo, err := os.ReadFile("/proc/self/mountinfo")
+	if err == nil {
+		f.Cgroup, err = probeCgroup(mountinfo)
+	}
+	if err != nil {
 		return Facts{}, fmt.Errorf("probe cgroups: %w", err)
 	}
+	f.Resctrl = resctrlMount(mountinfo)
 	if err = f.probeRights(); err != nil {
 		return Facts{}, fmt.Errorf("probe own rights: %w", err)
 	}

@@ -704,6 +704,15 @@ static int make_fs(const char *type, const char *source, char **options, uint64_
 	return (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, (unsigned)attrs);
 }
 
+/* Gives the root of a new file system the mode of the directory that it will cover. */
+static int copy_mode(int target, int tree)
+{
+	AUTOCLOSE int dir = openat(tree, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct stat st;
+
+	return dir < 0 || fstat(target, &st) ? -1 : fchmod(dir, st.st_mode & 07777);
+}
+
 static int op_mount_fs(const struct op *op)
 {
 	const char *type = str(op, 0);
@@ -720,7 +729,7 @@ static int op_mount_fs(const struct op *op)
 		return -1;
 	if (kernel && (fstat(target, &st) || !S_ISDIR(st.st_mode)))
 		return fail(S_ISLNK(st.st_mode) ? ELOOP : ENOTDIR);
-	return attach(tree, target);
+	return op->num[3] && copy_mode(target, tree) ? -1 : attach(tree, target);
 }
 
 static int clone_source(const char *source, uint64_t flags)
@@ -1083,7 +1092,8 @@ static int op_hook(const struct op *op)
 		return -1;
 	if (pid == 0) {
 		umask(umask_at_exec);
-		if (in < 0 || dup2(in, 0) == 0) /* every other descriptor of ours closes at exec */
+		/* Every other descriptor of ours closes at exec. Hooks are used to be in the root file system, pivoted or not. */
+		if ((in < 0 || dup2(in, 0) == 0) && (attached_root < 0 || fchdir(attached_root) == 0))
 			execve(path, *argv ? argv : only_path, envp);
 		report(&progress->unrun, (uint32_t)errno);
 		_exit(127);
@@ -1366,6 +1376,10 @@ static int run(const struct op *op)
 		return (int)syscall(SYS_ioprio_set, 1 /* IOPRIO_WHO_PROCESS */, 0, (int)num[0]);
 	case OP_SCHEDULER:
 		return op_scheduler(op);
+	case OP_CPU_AFFINITY:
+		return syscall(SYS_sched_setaffinity, 0, (size_t)op->blob.len, blob(op)) < 0 ? -1 : 0;
+	case OP_MEMORY_POLICY: /* it counts the bits of the mask, and one more (set_mempolicy(2)) */
+		return (int)syscall(SYS_set_mempolicy, (int)num[0], op->blob.len ? blob(op) : NULL, 8UL * op->blob.len + 1);
 	case OP_KEYRING:
 		return op_keyring(str(op, 0));
 	case OP_BOUNDING:
@@ -1400,6 +1414,9 @@ static int run(const struct op *op)
 	case OP_ID_MAP:
 	case OP_SEND_FD:
 	case OP_MAP_NS:
+	case OP_NET_DEVICE:
+	case OP_COPY_UP:
+	case OP_RESCTRL:
 	case OP_KINDS:
 		break;
 	}

@@ -55,7 +55,7 @@ enum op_kind {
 	OP_LSM_EXEC = 25, /* str0=file str1=value */
 	OP_PROPAGATION = 26, /* str0=path num0=flags */
 	OP_ATTACH_ROOT = 27, /* slot0=tree slot1=>root str0=path */
-	OP_MOUNT_FS = 28, /* slot0=root str0=type str1=target str2=source list0=options num0=attrs num1=create num2=propagation */
+	OP_MOUNT_FS = 28, /* slot0=root str0=type str1=target str2=source list0=options num0=attrs num1=create num2=propagation num3=like_target */
 	OP_MOUNT_BIND = 29, /* slot0=root slot1=tree str0=source str1=target num0=set num1=clear num2=flags num3=propagation num4=create num5=rec */
 	OP_SET_ATTR = 30, /* slot0=root str0=path num0=set num1=clear num2=flags num3=propagation */
 	OP_MKDIR = 31, /* slot0=root str0=path num0=mode */
@@ -84,6 +84,11 @@ enum op_kind {
 	OP_EXIT = 54, /*  */
 	OP_MAP_ROOT = 55, /*  */
 	OP_MAP_NS = 56, /* slot0=>out str0=uids str1=gids */
+	OP_CPU_AFFINITY = 57, /* str0=cpus blob=mask */
+	OP_MEMORY_POLICY = 58, /* str0=nodes num0=mode blob=mask */
+	OP_NET_DEVICE = 59, /* str0=device str1=name */
+	OP_COPY_UP = 60, /* slot0=>out slot1=root str0=path list0=options num0=attrs */
+	OP_RESCTRL = 61, /* str0=group str1=monitor list0=schemata num0=make */
 	OP_KINDS
 };
 
@@ -132,6 +137,8 @@ static const unsigned char op_sides[OP_KINDS] = {
 	[OP_PAUSE] = 1,
 	[OP_EXIT] = 1,
 	[OP_MAP_ROOT] = 1,
+	[OP_CPU_AFFINITY] = 1,
+	[OP_MEMORY_POLICY] = 1,
 };
 
 #endif

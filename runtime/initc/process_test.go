@@ -256,14 +256,26 @@ func TestLimits(t *testing.T) {
 		plan.Numbers(plan.Personality, 0x0008),
 		plan.Numbers(plan.IOPriority, 2<<13|6),
 		plan.Numbers(plan.Scheduler, 3 /* SCHED_BATCH */, 0, 5),
+		plan.SetAffinity("0", []byte{1}),
+		plan.SetMemoryPolicy(3|plan.MemStaticNodes, "0", []byte{1, 0, 0, 0, 0, 0, 0, 0}), // MPOL_INTERLEAVE
 		plan.SetCaps(0, 0, 0, 0),
-		shell("cat /proc/self/oom_score_adj /proc/sys/kernel/domainname /proc/self/personality; ulimit -c; ionice; nice; chrt -p $$"))
+		shell("cat /proc/self/oom_score_adj /proc/sys/kernel/domainname /proc/self/personality; ulimit -c; ionice; nice; chrt -p $$; grep Cpus_allowed_list /proc/self/status; grep -c interleave /proc/self/numa_maps"))
 	par := newParent(t, p)
 	par.flags = unix.CLONE_NEWUTS
 	out := par.ran(par.run())
-	for _, want := range []string{"777\nother\n00000008\n0\n", "best-effort: prio 6\n5\n", "SCHED_BATCH"} {
+	for _, want := range []string{"777\nother\n00000008\n0\n", "best-effort: prio 6\n5\n", "SCHED_BATCH", "Cpus_allowed_list:\t0\n"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("output lacks %q:\n%s", want, out)
+		}
+	}
+	if strings.HasSuffix(out, "\n0\n") {
+		t.Errorf("no mapping is interleaved:\n%s", out)
+	}
+	for _, op := range []plan.Op{plan.SetAffinity("8000", make([]byte, 1024)), plan.SetMemoryPolicy(2, "", nil)} {
+		par := newParent(t, bare(op, shell("true")))
+		par.flags = 0
+		if r := par.run(); r.Op != 0 || r.Errno != unix.EINVAL {
+			t.Errorf("%s: op %d, %v", op.Kind, r.Op, r.Errno)
 		}
 	}
 }

@@ -26,6 +26,13 @@ func Open(out Slot, path string, flags, in uint64) Op {
 	return o
 }
 
+// OpenOther is Open of a namespace that must not be the runtime's own of this type ("mnt", "net" …).
+func OpenOther(out Slot, path, typ string, in uint64) Op {
+	o := Open(out, path, OpenRead, in)
+	o.Str[1] = typ
+	return o
+}
+
 // MakeFifo makes a FIFO at path, owned by uid and gid as the host sees them, and opens it.
 func MakeFifo(out Slot, path string, uid, gid uint32, flags uint64) Op {
 	o := named(Fifo, Parent, path)
@@ -195,13 +202,14 @@ type FS struct {
 	Attrs                uint64
 	Create               uint64
 	Propagation          uint64
+	LikeTarget           bool // its root directory gets the mode of the one that it covers
 }
 
 // NewMount makes and attaches a file system.
 func NewMount(root Slot, m FS) Op {
 	o := named(MountFS, Init, m.Type, m.Target, m.Source)
 	o.Slot[0], o.List[0] = root, m.Options
-	o.Num[0], o.Num[1], o.Num[2] = m.Attrs, m.Create, m.Propagation
+	o.Num[0], o.Num[1], o.Num[2], o.Num[3] = m.Attrs, m.Create, m.Propagation, bit(m.LikeTarget)
 	return o
 }
 
@@ -347,6 +355,37 @@ func Send(fd Slot, socket, payload string) Op {
 func Execute(candidates, args, env []string, preserveFDs uint) Op {
 	o := numbers(Exec, uint64(preserveFDs))
 	o.List = [3][]string{candidates, args, env}
+	return o
+}
+
+// SetAffinity pins the process to the processors of a mask of 64-bit words; cpus words it for the reader.
+func SetAffinity(cpus string, mask []byte) Op {
+	o := named(CPUAffinity, Init, cpus)
+	o.Blob = mask
+	return o
+}
+
+// SetMemoryPolicy sets where memory comes from; nodes words the mask for the reader.
+func SetMemoryPolicy(mode uint64, nodes string, mask []byte) Op {
+	o := named(MemoryPolicy, Init, nodes)
+	o.Num[0], o.Blob = mode, mask
+	return o
+}
+
+// MoveDevice moves a network device into the process's network namespace under a name.
+func MoveDevice(device, name string) Op { return named(NetDevice, Parent, device, name) }
+
+// CopyToTmpfs makes a tmpfs in a slot with a copy of what is at path below root.
+func CopyToTmpfs(out, root Slot, path string, options []string, attrs uint64) Op {
+	o := named(CopyUp, Parent, path)
+	o.Slot[0], o.Slot[1], o.List[0], o.Num[0] = out, root, options, attrs
+	return o
+}
+
+// PrepareResctrl makes or checks a group; monitor is the monitoring group's directory, or empty.
+func PrepareResctrl(group, monitor string, schemata []string, makes uint64) Op {
+	o := named(Resctrl, Parent, group, monitor)
+	o.List[0], o.Num[0] = schemata, makes
 	return o
 }
 

@@ -81,6 +81,18 @@ const (
 
 var seccompNames = []flagName{{1, "tsync"}, {2, "log"}, {4, "spec_allow"}, {8, "new_listener"}, {16, "tsync_esrch"}, {32, "wait_killable"}}
 
+var memPolicyNames = []string{"default", "preferred", "bind", "interleave", "local", "preferred-many", "weighted-interleave"}
+
+// Flags of a memory policy, beside the mode in one number (set_mempolicy(2)).
+const (
+	MemNumaBalancing = 1 << 13
+	MemRelativeNodes = 1 << 14
+	MemStaticNodes   = 1 << 15
+	memFlags         = MemNumaBalancing | MemRelativeNodes | MemStaticNodes
+)
+
+var memFlagNames = []flagName{{MemNumaBalancing, "numa-balancing"}, {MemRelativeNodes, "relative"}, {MemStaticNodes, "static"}}
+
 var resources = []string{"cpu", "fsize", "data", "stack", "core", "rss", "nproc", "nofile", "memlock", "as", "locks", "sigpending", "msgqueue", "nice", "rtprio", "rttime"}
 
 // capNames are the capabilities in the order of their numbers (capabilities(7)).
@@ -209,6 +221,10 @@ func formatNum(op *Op, f format, v uint64) string {
 		return pick([]string{"", "dir", "file", "like-source"}, v)
 	case resourceName:
 		return pick(resources, v)
+	case memPolicy:
+		return strings.TrimSuffix(pick(memPolicyNames, v&^memFlags)+","+formatFlags(memFlagNames, v&memFlags), ",")
+	case makeName:
+		return pick([]string{"own", "shared", "given"}, v)
 	}
 	return formatPlain(op, f, v)
 }

@@ -22,6 +22,8 @@ const (
 	Attachment ObjectKind = "attachment"
 	// Lend is an image whose layers a container uses; Name is the image id.
 	Lend ObjectKind = "lend"
+	// ResctrlGroup is a group of the resctrl file system that the container has for itself; Name is its directory.
+	ResctrlGroup ObjectKind = "resctrl"
 	// Hooks is the duty to run a bundle's poststop hooks; Name is the container id.
 	Hooks ObjectKind = "hooks"
 )

@@ -62,6 +62,11 @@ const (
 	Exit
 	MapRoot
 	MapNS
+	CPUAffinity
+	MemoryPolicy
+	NetDevice
+	CopyUp
+	Resctrl
 	kinds
 )
 
@@ -93,6 +98,13 @@ const (
 	BindMapRecursive                     // the ids of the submounts are mapped too (ridmap)
 )
 
+// Makes of a Resctrl: what to do about a group that is there, or not.
+const (
+	ResctrlOwn    uint64 = 0 // made if missing, and removed with the container
+	ResctrlShared uint64 = 1 // made if missing, and left
+	ResctrlGiven  uint64 = 2 // must be there
+)
+
 // format says how the text form prints a number.
 type format uint8
 
@@ -116,6 +128,8 @@ const (
 	createName
 	seccompFlags
 	resourceName
+	memPolicy
+	makeName
 )
 
 type num struct {
@@ -227,7 +241,7 @@ var table = [kinds]def{
 		needs: "CAP_SETUID and CAP_SETGID over the parent namespace, or newuidmap", makes: "nothing", undone: withProcess, repeat: "no: the maps can be written once"},
 	Hook: {name: "hook", c: "HOOK", sides: [2]Side{Parent, Init},
 		slots: [2]string{"state"}, strs: [4]string{"kind", "path"}, lists: [3]string{"args", "env"}, nums: [6]num{{"timeout", dec}},
-		doc:   "Runs one hook with the state on its standard input and waits for it; the timeout is in seconds, 0 is none (runtime-spec, config.md, POSIX-platform Hooks). On the init side errno tells what went wrong: ECHILD, it failed, and its wait status is in the progress page; ETIME, it was killed after the timeout; any other, it could not be executed.",
+		doc:   "Runs one hook with the state on its standard input and waits for it; the timeout is in seconds, 0 is none (runtime-spec, config.md, POSIX-platform Hooks). On the init side errno tells what went wrong: ECHILD, it failed, and its wait status is in the progress page; ETIME, it was killed after the timeout; any other, it could not be executed. A hook of the parent's side runs in the bundle, one of init's in the root file system: that is where hooks are used to be.",
 		needs: "the program", makes: "nothing of ours", undone: "–", repeat: "no: hooks run once"},
 	Barrier: {name: "barrier", c: "BARRIER", sides: [2]Side{Both},
 		strs: [4]string{"name"}, nums: [6]num{{"waits", waitName}, {"first", sdec}, {"slots", dec}},
@@ -276,8 +290,8 @@ var table = [kinds]def{
 		doc:   "Attaches the detached root file system and opens it. All later targets are resolved below that descriptor with openat2(RESOLVE_IN_ROOT). Without a tree the root is the directory at path, bound onto itself with what is mounted in it.",
 		needs: "the tree", makes: "a mount", undone: withMntns, repeat: "no"},
 	MountFS: {name: "mount", c: "MOUNT_FS", sides: [2]Side{Init},
-		slots: [2]string{"root"}, strs: [4]string{"type", "target", "source"}, lists: [3]string{"options"}, nums: [6]num{{"attrs", mountAttrs}, {"create", createName}, {"propagation", propFlags}},
-		doc:   "Makes a file system and attaches it (fsopen(2), move_mount(2)). The target is a descriptor that was resolved inside the root, so a symbolic link of the image cannot lead elsewhere (CVE-2021-30465); proc and sysfs refuse a target that is a link (CVE-2019-19921).",
+		slots: [2]string{"root"}, strs: [4]string{"type", "target", "source"}, lists: [3]string{"options"}, nums: [6]num{{"attrs", mountAttrs}, {"create", createName}, {"propagation", propFlags}, {"like_target", boolean}},
+		doc:   "Makes a file system and attaches it (fsopen(2), move_mount(2)). With like_target its directory gets the mode of the one it covers. The target is a descriptor that was resolved inside the root, so a symbolic link of the image cannot lead elsewhere (CVE-2021-30465); proc and sysfs refuse a target that is a link (CVE-2019-19921).",
 		needs: "CAP_SYS_ADMIN over the mount namespace", makes: "a mount; with create, its directory", undone: withMntns, repeat: "no"},
 	MountBind: {name: "bind", c: "MOUNT_BIND", sides: [2]Side{Init},
 		slots: [2]string{"root", "tree"}, strs: [4]string{"source", "target"}, nums: [6]num{{"set", mountAttrs}, {"clear", mountAttrs}, {"flags", bindFlags}, {"propagation", propFlags}, {"create", createName}, {"rec", treeAttrs}},
@@ -364,6 +378,21 @@ var table = [kinds]def{
 		doc: "Stays as PID 1 of a shared PID namespace and reaps, until it is killed. Closes every descriptor but the standard streams first, the sync socket with them; SIGTERM and SIGINT end it.", needs: "a PID namespace", makes: "nothing", undone: withProcess, repeat: "no"},
 	Exit: {name: "exit", c: "EXIT", sides: [2]Side{Init},
 		doc: "Ends the process with status 0: it lived only to make namespaces that the parent has pinned.", needs: "nothing", makes: "nothing", undone: "–", repeat: "–"},
+	CPUAffinity: {name: "cpu_affinity", c: "CPU_AFFINITY", sides: [2]Side{Init}, strs: [4]string{"cpus"}, blob: "mask",
+		doc: "sched_setaffinity(2) of this process. mask is a list of 64-bit words. An exec has two: one before it joins the container's cgroups, whose cpuset replaces it, and one after.", needs: "one of the processors in the cpuset", makes: "nothing", undone: withProcess, repeat: "yes"},
+	MemoryPolicy: {name: "memory_policy", c: "MEMORY_POLICY", sides: [2]Side{Init}, strs: [4]string{"nodes"}, nums: [6]num{{"mode", memPolicy}}, blob: "mask",
+		doc: "set_mempolicy(2), after the cgroups are joined: nodes must be among the cpuset's. mode holds the flags too; mask is a list of 64-bit words. Children and exec inherit it.", needs: "a kernel with NUMA", makes: "nothing", undone: withProcess, repeat: "yes"},
+	NetDevice: {name: "net_device", c: "NET_DEVICE", sides: [2]Side{Parent}, strs: [4]string{"device", "name"},
+		doc:   "Moves a network device of the runtime's network namespace into the process's (rtnetlink(7)), under another name in the same message, so that nobody sees it half moved. Its permanent addresses of global scope are set again, for the kernel drops all, and it is set up.",
+		needs: "CAP_NET_ADMIN over both network namespaces", makes: "nothing of ours", undone: "by the kernel: with its namespace a virtual device ends, and a physical one goes back", repeat: "no"},
+	CopyUp: {name: "copy_up", c: "COPY_UP", sides: [2]Side{Parent},
+		slots: [2]string{">out", "root"}, strs: [4]string{"path"}, lists: [3]string{"options"}, nums: [6]num{{"attrs", mountAttrs}},
+		doc:   "Makes a detached tmpfs with a copy of the directory at path below root (the mount option tmpcopyup). Files are found below descriptors without following a link or entering another mount: an image's links lead nowhere. Ids in options are the container's and translated, for the file system is the runtime's, not the user namespace's.",
+		needs: "the root's descriptor", makes: "a detached mount", undone: "with the descriptor", repeat: "yes"},
+	Resctrl: {name: "resctrl", c: "RESCTRL", sides: [2]Side{Parent},
+		strs: [4]string{"group", "monitor"}, lists: [3]string{"schemata"}, nums: [6]num{{"make", makeName}},
+		doc:   "Makes or checks a group of the resctrl file system (Documentation/filesystems/resctrl.rst), sets its schemata and makes the container's monitoring group in it. One that is there already must have these schemata.",
+		needs: "a mounted resctrl", makes: "object resctrl, for what is the container's own", undone: "by rmdir", repeat: "yes: an existing group is checked"},
 }
 
 func init() {
