@@ -13,7 +13,7 @@ GOLANGCI         := $(CACHE)/golangci-lint-$(GOLANGCI_VERSION)/golangci-lint
 
 # What a build, the tests and the demo need of Debian 12 beside Go.
 PACKAGES := gcc libc6-dev libseccomp-dev pkg-config git ca-certificates util-linux \
-            iproute2 iptables nftables containernetworking-plugins busybox-static curl
+            iproute2 iptables nftables containernetworking-plugins busybox-static curl umoci
 
 # The go command asks git for a version stamp, and git tells root nothing about a
 # checkout of somebody else's: VERSION is the stamp.

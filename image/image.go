@@ -77,7 +77,7 @@ type Image struct {
 
 // Rootfs is what a container's root file system is made of.
 type Rootfs struct {
-	// Lower are directories for overlayfs, the top first, absolute. It is empty for an image without files. The first
+	// Lower are directories for overlayfs, the top first, absolute; of an image without files an empty one. The first
 	// one's own mode and owner are those of the image's root directory: an upper directory must be given the same.
 	Lower []string
 }

@@ -50,7 +50,7 @@ func (s *Store) Mount(imageID, dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := mountLayers(imageID, append(rootfs.Lower, s.disk.Empty()), dir); err != nil {
+	if err := mountLayers(imageID, append(rootfs.Lower, s.disk.Bottom()), dir); err != nil {
 		return errors.Join(fmt.Errorf("mount image %s on %s: %w", imageID, dir, err), s.Return(imageID, mountOwner(dir)))
 	}
 	s.mounted[dir] = imageID

@@ -7,7 +7,7 @@
 //	l/<id>/layer.json what the files do not tell: diff id, size, implied directories, links to layers below
 //	i/<hex>.json      one image: names, manifest, config, layers, merged /etc/passwd and /etc/group
 //	bad/              records that could not be read, kept for a look
-//	empty/            a directory without files
+//	empty/            directories without files
 //	tmp/              whatever is being made or thrown away; emptied at Open
 //
 // Invariant: what has its final name is whole. A layer or record is made in tmp and renamed. A record is renamed only

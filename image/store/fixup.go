@@ -24,7 +24,9 @@ import (
 //     images that share the layer, too (overlayfs does not promise an exact count in any case);
 //   - where a layer implied a directory and the layers below have a symlink there (/lib → usr/lib), the symlink shows
 //     and what the layer put into the directory shows where the symlink leads. An opaque directory within loses its
-//     opacity on the way.
+//     opacity on the way;
+//   - a directory with whiteouts that no other layer has would list them (unpack.Info.Hiding): a directory in this layer
+//     makes overlayfs merge, and leave them out.
 type fixup struct {
 	st    stack
 	dirs  map[string]*hit // to show with the attributes of hit; nil for the default ones
@@ -48,6 +50,11 @@ func planFixup(st stack) (*fixup, error) {
 	for k, l := range st {
 		if k > 0 {
 			if err := f.planImplied(k); err != nil {
+				return nil, err
+			}
+		}
+		for _, p := range l.Info.Hiding {
+			if err := f.planHiding(k, string(p)); err != nil {
 				return nil, err
 			}
 		}
@@ -101,6 +108,33 @@ func (f *fixup) planDir(p string) error {
 		return nil
 	}
 	if err == nil && h.kind() == unix.S_IFDIR && h.covered {
+		f.dirs[p] = h
+	}
+	return err
+}
+
+// planHiding takes in a directory with whiteouts of level k that shows nothing but what is in this level.
+func (f *fixup) planHiding(k int, p string) error {
+	if p == "." {
+		return nil // roots always merge, with the upper directory's if with no other
+	}
+	for i, l := range slices.Backward(f.st) {
+		attr, stops, err := l.look(p)
+		if err != nil {
+			return err
+		}
+		if i != k && attr != nil { // merged with another one, or hidden
+			return nil
+		}
+		if stops {
+			break
+		}
+	}
+	h, err := f.st.find(f.top(), p)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil && h.kind() == unix.S_IFDIR {
 		f.dirs[p] = h
 	}
 	return err
@@ -192,7 +226,7 @@ func ignoreNotExist(err error) error {
 // fixupKey is the identity of the fix-up layer of a chain: the same layers always need the same one.
 func fixupKey(chain []digest.Digest) digest.Digest {
 	var b strings.Builder
-	b.WriteString("fix-up layer 1\n")
+	b.WriteString("fix-up layer 2\n")
 	for _, d := range chain {
 		b.WriteString(d.String())
 		b.WriteByte('\n')

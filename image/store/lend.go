@@ -28,6 +28,9 @@ func (s *Store) Lend(id digest.Digest, container string) ([]string, error) {
 	for _, l := range slices.Backward(layers) {
 		dirs = append(dirs, s.path("l", l.id, "f"))
 	}
+	if len(dirs) == 0 {
+		dirs = append(dirs, s.path(noFiles))
+	}
 	return dirs, nil
 }
 

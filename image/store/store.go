@@ -59,11 +59,15 @@ func Open(root string, log *slog.Logger) (*Store, error) {
 	if s.boot, err = bootID(); err != nil {
 		return nil, err
 	}
-	for _, dir := range []string{"", "l", "i", "bad", "tmp", "empty"} {
+	for _, dir := range []string{"", "l", "i", "bad", "tmp", noFiles, bottom} {
 		// 0700: host users must not reach setuid programs inside (CVE-2021-41103).
 		if err := os.MkdirAll(s.path(dir), 0o700); err != nil {
 			return nil, fmt.Errorf("open image store: %w", err)
 		}
+	}
+	// It is the root of a container: as unpack makes one that no entry describes.
+	if err := errors.Join(os.Chmod(s.path(noFiles), 0o755), os.Chtimes(s.path(noFiles), time.Unix(0, 0), time.Unix(0, 0))); err != nil {
+		return nil, fmt.Errorf("open image store: %w", err)
 	}
 	if s.lock, err = os.OpenFile(s.path("lock"), os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600); err != nil {
 		return nil, fmt.Errorf("open image store: %w", err)
@@ -91,8 +95,12 @@ func (s *Store) Wait() {
 	s.background.Wait()
 }
 
-// Empty is a directory without files, for overlayfs, which takes no single layer where there is no upper directory.
-func (s *Store) Empty() string { return s.path("empty") }
+// Directories without files: what an image without any shows, and one to put below a single layer. They are two, as
+// overlayfs takes no directory twice.
+const noFiles, bottom = "empty/image", "empty/bottom"
+
+// Bottom is a directory without files, for overlayfs, which takes no single layer where there is no upper directory.
+func (s *Store) Bottom() string { return s.path(bottom) }
 
 // Root is the directory.
 func (s *Store) Root() string { return s.root }

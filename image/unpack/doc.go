@@ -10,4 +10,4 @@
 package unpack
 
 // Version is part of a layer's identity in the store. Raise it when the same tar would give a different directory.
-const Version = 1
+const Version = 2

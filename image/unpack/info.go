@@ -21,6 +21,9 @@ type Info struct {
 	// Implied lists directories that an entry needed and the tar did not list: their attributes are those of the layer
 	// below, if it has them. "." is the root.
 	Implied []Path `json:"implied,omitempty"`
+	// Hiding lists directories with whiteouts. Overlayfs does not filter them out of a directory that it merges with
+	// none: ls(1) would show names that nobody can stat.
+	Hiding []Path `json:"hiding,omitempty"`
 	// Links are hard links whose target is not in this layer, in order of the tar.
 	Links []Link `json:"links,omitempty"`
 	// NoXattr counts extended attributes that this file system cannot hold.

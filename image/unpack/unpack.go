@@ -47,6 +47,7 @@ func untar(ctx context.Context, dir string, rec *recorder, limits Limits) (Info,
 		limits:  limits.orDefault(),
 		times:   make(map[string]time.Time),
 		implied: make(map[string]bool),
+		hiding:  make(map[string]bool),
 		buf:     copyBuffers.Get().(*[]byte),
 		rec:     rec,
 	}
@@ -67,6 +68,7 @@ type unpacker struct {
 	bytes   int64                // file content so far, against limits.Bytes
 	times   map[string]time.Time // directory (resolved path) → mtime, set at the end since each new child changes it
 	implied map[string]bool
+	hiding  map[string]bool // directories with whiteouts
 	buf     *[]byte
 	rec     *recorder
 }
@@ -182,15 +184,27 @@ func (u *unpacker) finish() (Info, error) {
 			return Info{}, entryError(p, err)
 		}
 	}
-	for p := range u.implied {
+	var err error
+	if u.info.Implied, err = u.directories(u.implied); err != nil {
+		return Info{}, err
+	}
+	if u.info.Hiding, err = u.directories(u.hiding); err != nil {
+		return Info{}, err
+	}
+	return u.info, nil
+}
+
+// directories are those of the paths that still are one, sorted.
+func (u *unpacker) directories(paths map[string]bool) (list []Path, err error) {
+	for p := range paths {
 		if ok, err := u.isDir(p); err != nil {
-			return Info{}, entryError(p, err)
+			return nil, entryError(p, err)
 		} else if ok {
-			u.info.Implied = append(u.info.Implied, Path(p))
+			list = append(list, Path(p))
 		}
 	}
-	slices.Sort(u.info.Implied)
-	return u.info, nil
+	slices.Sort(list)
+	return list, nil
 }
 
 func (u *unpacker) setDirTime(p string, at time.Time) error {

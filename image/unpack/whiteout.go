@@ -63,6 +63,7 @@ func (u *unpacker) whiteout(dir, base string) error {
 	}
 	err = unix.Mknodat(parent, base, unix.S_IFCHR, 0)
 	if err == nil {
+		u.hiding[real] = true
 		u.info.Inodes++
 		return nil
 	}

@@ -83,6 +83,22 @@ func TestImageVolume(t *testing.T) {
 	until(t, "the image is still there", func() bool { return len(n.stored()) < len(before) })
 }
 
+// An image may have nothing but its configuration: its volume is an empty directory.
+func TestImageVolumeWithoutFiles(t *testing.T) {
+	n := start(t)
+	reg := newRegistry(t)
+	reg.push("empty", daemon.NewImage(daemon.Layer(nil), ""))
+	id, err := n.pull(reg.ref("empty"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.removeImage(id)
+	c := n.runPod("empty").run("main", "", idle, imageMount(id, "", "/empty"))
+	if got := c.exec("ls -A /empty | wc -l; stat -c %a /empty; touch /empty/x 2>&1 | grep -o 'Read-only file system'"); got != "0\n755\nRead-only file system" {
+		t.Errorf("the container saw %q", got)
+	}
+}
+
 func TestImageVolumeInUserNamespace(t *testing.T) {
 	n := start(t)
 	id, _ := n.pullVolume(newRegistry(t))
