@@ -33,8 +33,8 @@ type Server struct {
 	Handlers  []*criapi.RuntimeHandler
 	Features  *criapi.RuntimeFeatures
 	Release   string
-	// Info is what a verbose Status tells: facts about the machine, the effective configuration.
-	Info map[string]string
+	// Info is what a verbose Status tells: facts about the machine, the effective configuration, counts.
+	Info func() (map[string]string, error)
 	// StateDir is where writable layers are, for ImageFsInfo.
 	StateDir string
 	Log      *slog.Logger

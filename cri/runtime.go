@@ -25,10 +25,11 @@ func (s *Server) Status(_ context.Context, r *criapi.StatusRequest) (*criapi.Sta
 		RuntimeHandlers: s.Handlers,
 		Features:        s.Features,
 	}
+	var err error
 	if r.GetVerbose() {
-		resp.Info = s.Info
+		resp.Info, err = s.Info()
 	}
-	return resp, nil
+	return resp, err
 }
 
 // RuntimeConfig tells the cgroup driver.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/cri-mini/cri-mini/runtime/seccomp"
 )
 
 // handlers are what pods may ask for by name; all are this engine.
@@ -23,7 +25,7 @@ func (d *daemon) features() *criapi.RuntimeFeatures {
 }
 
 func (d *daemon) info() (map[string]string, error) {
-	b, err := json.Marshal(map[string]any{"host": d.facts, "config": d.c, "init": d.engine.Sealed()})
+	b, err := json.Marshal(map[string]any{"host": d.facts, "config": d.c, "init": d.engine.Sealed(), "seccompFiltersCompiled": seccomp.Misses()})
 	if err != nil {
 		return nil, fmt.Errorf("encode status: %w", err)
 	}

@@ -67,7 +67,10 @@ func (d *daemon) start(ctx context.Context) error {
 	if d.facts, err = host.Probe(); err != nil {
 		return err
 	}
-	d.facts.SeccompLib = seccomp.LibraryVersion()
+	d.facts.SeccompLib, d.facts.SeccompAPI = seccomp.LibraryVersion(), seccomp.APILevel()
+	if err := seccomp.CheckLibrary(); err != nil { // pods without a profile can run
+		log.Warn("containers with a seccomp profile cannot start", "err", err)
+	}
 	cgroups, err := cgroup.New(cgroup.Config{Layout: cgroup.Layout(d.facts.Cgroup)})
 	if err != nil {
 		return err
@@ -117,16 +120,12 @@ func (d *daemon) serve(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = operators.Close() }()
-	info, err := d.info()
-	if err != nil {
-		return err
-	}
 	streaming, err := d.stream()
 	if err != nil {
 		return err
 	}
 	s := &cri.Server{
-		Pods: d.pods, Images: d.images, Network: nodeNetwork{d.network}, Streaming: streaming, Handlers: d.handlers(), Features: d.features(), Release: version, Info: info,
+		Pods: d.pods, Images: d.images, Network: nodeNetwork{d.network}, Streaming: streaming, Handlers: d.handlers(), Features: d.features(), Release: version, Info: d.info,
 		StateDir: d.c.StateDir, Log: d.log,
 	}
 	g := s.Register()

@@ -32,7 +32,7 @@ func TestBadInput(t *testing.T) {
 		{"unknown namespace", func(b *bundleDir) { b.spec.Linux.Namespaces[0].Type = "dream" }, `linux.namespaces[0].type: unknown "dream"`},
 		{"missing root", func(b *bundleDir) { b.spec.Root.Path = "nope" }, `nope: no such file or directory`},
 		{"missing binary", func(b *bundleDir) { b.spec.Process.Args = []string{"/bin/nope"} }, `exec /bin/nope: no such file or directory`},
-		{"binary that is not in PATH", func(b *bundleDir) { b.spec.Process.Args = []string{"nope"} }, `exec nope: no such file or directory`},
+		{"binary that is not in PATH", func(b *bundleDir) { b.spec.Process.Args = []string{"nope"} }, `exec nope: executable file not found in $PATH: no such file or directory`},
 		{"binary that is no program", func(b *bundleDir) { b.spec.Process.Args = []string{"/etc"} }, `exec /etc: permission denied`},
 		{"binary for another architecture", func(b *bundleDir) {
 			elf := make([]byte, 64)
@@ -68,7 +68,11 @@ func TestBadInput(t *testing.T) {
 			b.spec.Linux.CgroupsPath = ours + "/" + filepath.Base(b.dir) // what cleanup looks for
 			b.fails(tc.words, "run", "x")
 			b.nothingLeft()
-			if r := b.mini("create", "x"); r.code == 0 { // what only exec can find out
+			r := b.mini("create", "x")
+			if r.code == 0 && strings.HasPrefix(tc.name, "missing binary") {
+				t.Error("create has not looked for the program")
+			}
+			if r.code == 0 { // what only exec can find out
 				b.fails(tc.words, "start", "x")
 				b.waitStatus("x", "stopped")
 				b.ok("delete", "x")
@@ -114,22 +118,27 @@ func TestBadID(t *testing.T) {
 func TestBadCommandLine(t *testing.T) {
 	b := newBundle(t, "true")
 	b.write()
+	must(t, os.Mkdir(b.root, 0o711)) // list does not take one that is not there
 	for _, tc := range []struct{ words, line string }{
 		{`no command "rnu"`, "rnu"},
-		{`run: want ID, got []`, "run"},
-		{`run: want ID, got ["a" "b"]`, "run a b"},
-		{`list: want no arguments, got ["a"]`, "list a"},
+		{`"run" requires exactly 1 argument(s): want ID, got []`, "run"},
+		{`"run" requires exactly 1 argument(s): want ID, got ["a" "b"]`, "run a b"},
+		{`"list" requires exactly 0 argument(s): want no arguments, got ["a"]`, "list a"},
+		{`"kill" requires a minimum of 1 argument(s)`, "kill"},
+		{`"kill" requires a maximum of 2 argument(s)`, "kill x TERM y"},
 		{`flag provided but not defined: -nope`, "run --nope x"},
 		{`unknown signal "NOPE"`, "kill x NOPE"},
-		{`signal 65 is not between 1 and 64`, "kill x 65"},
-		{`--format: unknown "xml"`, "list --format xml"},
+		{`signal 65 is not between 0 and 64`, "kill x 65"},
+		{`invalid format option: "xml"`, "list --format xml"},
+		{`invalid value "maybe" for flag -rootless: want true, false or auto`, "--rootless maybe list"},
+		{`Option --root argument should not be set to /`, "--root / list"},
 		{`container x: container does not exist`, "start x"},
 		{`driver "systemd": cgroup driver is not supported yet`, "--systemd-cgroup run x"},
-		{`--log-format: unknown "xml"`, "--log-format xml list"},
+		{`invalid log-format: "xml"`, "--log-format xml list"},
 	} {
 		b.fails(tc.words, strings.Fields(tc.line)...)
 	}
-	for _, line := range []string{"--help", "-v", "help", "run --help", "exec -h"} {
+	for _, line := range []string{"--help", "-v", "help", "run --help", "exec -h", "help update"} {
 		b.ok(strings.Fields(line)...)
 	}
 }

@@ -38,11 +38,11 @@ func TestTogether(t *testing.T) {
 	b := newBundle(t, "exec busybox sleep 1000")
 	b.write()
 	same := func(args ...string) func(int) []string { return func(int) []string { return args } }
-	if good := b.together(n, []string{"exists already"}, same("create", "x")); good != 1 {
+	if good := b.together(n, []string{"already exists"}, same("create", "x")); good != 1 {
 		t.Errorf("%d of %d creates succeed", good, n)
 	}
 	want(t, b.status("x"), "created")
-	if good := b.together(n, []string{"it is running, not created"}, same("start", "x")); good != 1 {
+	if good := b.together(n, []string{"cannot start an already running container"}, same("start", "x")); good != 1 {
 		t.Errorf("%d of %d starts succeed", good, n)
 	}
 	if good := b.together(n, nil, same("exec", "x", "busybox", "true")); good != n {

@@ -29,16 +29,18 @@ type making struct {
 	detach        bool
 	keep          bool
 	noSubreaper   bool
+
+	notify *notify // of the call's own supervisor; nil for none
 }
 
 func (m *making) define(fs *flag.FlagSet) {
-	both(fs.StringVar, &m.bundle, "bundle", "b")
-	fs.StringVar(&m.consoleSocket, "console-socket", "", "")
-	fs.StringVar(&m.pidfdSocket, "pidfd-socket", "", "")
-	fs.StringVar(&m.pidFile, "pid-file", "", "")
-	fs.BoolVar(&m.noPivot, "no-pivot", false, "")
-	fs.BoolVar(&m.noNewKeyring, "no-new-keyring", false, "")
-	fs.UintVar(&m.preserveFDs, "preserve-fds", 0, "")
+	both(fs.StringVar, &m.bundle, "bundle", "b", "directory of config.json and of what it names (default: the current one)")
+	fs.StringVar(&m.consoleSocket, "console-socket", "", "UNIX socket that gets the master of the process's terminal")
+	fs.StringVar(&m.pidfdSocket, "pidfd-socket", "", "UNIX socket that gets a pidfd of the container's init")
+	fs.StringVar(&m.pidFile, "pid-file", "", "file that gets the process id of the container's init")
+	fs.BoolVar(&m.noPivot, "no-pivot", false, "move the root over / and chroot into it, for hosts that run from a ramdisk")
+	fs.BoolVar(&m.noNewKeyring, "no-new-keyring", false, "keep the caller's session keyring")
+	fs.UintVar(&m.preserveFDs, "preserve-fds", 0, "hand N more descriptors to the program, from 3 on, after those of $LISTEN_FDS")
 }
 
 // request compiles the bundle.
@@ -47,8 +49,15 @@ func (m *making) request(a *app, id, gate string) (engine.CommandRequest, error)
 	if err != nil {
 		return engine.CommandRequest{}, err
 	}
-	req := engine.CommandRequest{ID: id, Bundle: b.dir, Spec: b.spec, Config: b.text, PreserveFDs: int(m.preserveFDs)}
+	req := engine.CommandRequest{ID: id, Bundle: b.dir, Spec: b.spec, Config: b.text}
 	if p := b.spec.Process; p != nil {
+		if err := m.inherit(p); err != nil {
+			return req, err
+		}
+		if m.notify = newNotify(a.root, id); m.notify != nil {
+			m.notify.describe(b.spec)
+			req.Prepare = func(string) error { return m.notify.prepare(gate == "") }
+		}
 		if err := checkConsole(p.Terminal, m.detach, m.consoleSocket); err != nil {
 			return req, err
 		}
@@ -56,6 +65,7 @@ func (m *making) request(a *app, id, gate string) (engine.CommandRequest, error)
 			setConsoleSize(p)
 		}
 	}
+	req.PreserveFDs = int(m.preserveFDs)
 	req.Plan, err = m.plan(a, b, id, gate)
 	return req, err
 }
@@ -70,6 +80,7 @@ func (m *making) plan(a *app, b *bundle, id, gate string) (*plan.Plan, error) {
 		return nil, err
 	}
 	allowDefaults(b.spec)
+	a.chooseGroup(b.spec, &o)
 	p, err := compile.Container(b.spec, o)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(b.dir, "config.json"), err)
@@ -81,9 +92,9 @@ func (m *making) plan(a *app, b *bundle, id, gate string) (*plan.Plan, error) {
 func checkConsole(terminal, detach bool, socket string) error {
 	switch {
 	case terminal && detach && socket == "":
-		return errors.New("process.terminal: a detached container needs --console-socket for its terminal")
+		return errors.New("process.terminal: cannot allocate tty if the call will detach without setting console socket: give --console-socket")
 	case socket != "" && (!terminal || !detach):
-		return errors.New("--console-socket: only for a detached container with process.terminal")
+		return errors.New("--console-socket: cannot use console socket if the call will not detach or allocate tty: it is for a detached process with a terminal")
 	}
 	return nil
 }
@@ -147,16 +158,31 @@ func start(ctx context.Context, a *app, args []string) error {
 	e := a.engine()
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer stop()
-	return e.Start(ctx, rest[0])
+	n := newNotify(a.root, rest[0])
+	if n == nil {
+		return e.Start(ctx, rest[0])
+	}
+	if err := n.listen(); err != nil {
+		return fmt.Errorf("start container %s: %w", rest[0], err)
+	}
+	defer n.close()
+	if err := e.Start(ctx, rest[0]); err != nil {
+		return err
+	}
+	s, err := e.State(rest[0])
+	if err != nil || s.PID == 0 {
+		return err
+	}
+	return n.forward(ctx, s.PID, s.PID)
 }
 
 func run(ctx context.Context, a *app, args []string) error {
 	var m making
 	fs := newFlags("run")
 	m.define(fs)
-	both(fs.BoolVar, &m.detach, "detach", "d")
-	fs.BoolVar(&m.keep, "keep", false, "")
-	fs.BoolVar(&m.noSubreaper, "no-subreaper", false, "")
+	both(fs.BoolVar, &m.detach, "detach", "d", "return when the program runs")
+	fs.BoolVar(&m.keep, "keep", false, "do not delete the container when its program has ended")
+	fs.BoolVar(&m.noSubreaper, "no-subreaper", false, "do not become the parent of what the container's init leaves behind")
 	rest, err := parse(fs, args, 1, 1)
 	if err != nil {
 		return err
@@ -180,7 +206,7 @@ func run(ctx context.Context, a *app, args []string) error {
 		return p, err
 	}
 	code, err := foreground(ctx, launch, attachment{
-		detach: m.detach, terminal: req.Spec.Process.Terminal, pidFile: m.pidFile, pidfdSocket: m.pidfdSocket, kind: pidfdInit,
+		detach: m.detach, terminal: req.Spec.Process.Terminal, pidFile: m.pidFile, pidfdSocket: m.pidfdSocket, kind: pidfdInit, notify: m.notify,
 	})
 	if err != nil {
 		err = fmt.Errorf("run container %s: %w", req.ID, err)

@@ -18,14 +18,14 @@ import (
 // events prints a line of JSON for each measurement and each OOM kill, in runc's form.
 func events(ctx context.Context, a *app, args []string) error {
 	fs := newFlags("events")
-	interval := fs.Duration("interval", 5*time.Second, "")
-	once := fs.Bool("stats", false, "")
+	interval := fs.Duration("interval", 5*time.Second, "time between two measurements")
+	once := fs.Bool("stats", false, "measure once and return")
 	rest, err := parse(fs, args, 1, 1)
 	if err != nil {
 		return err
 	}
 	if *interval <= 0 {
-		return errors.New("--interval: must be greater than 0")
+		return errors.New("duration interval must be greater than 0")
 	}
 	id, e, out := rest[0], a.engine(), json.NewEncoder(a.out)
 	measure := func() error {
@@ -59,26 +59,55 @@ type event struct {
 // stats has the names of runc's, for what the engine measures. Bytes and nanoseconds.
 type stats struct {
 	CPU     cpuStats            `json:"cpu"`
+	CPUSet  cpusetStats         `json:"cpuset"`
 	Memory  memoryStats         `json:"memory"`
 	Pids    pidsStats           `json:"pids"`
 	Blkio   blkioStats          `json:"blkio"`
 	Hugetlb map[string]pageSize `json:"hugetlb"`
+	// IntelRdt is empty: no container of ours has a group of its own in resctrl.
+	IntelRdt struct{} `json:"intel_rdt"`
 	// NetworkInterfaces is null, as in runc, which knows no network of a bundle either.
 	NetworkInterfaces []struct{} `json:"network_interfaces"`
 }
 
 type cpuStats struct {
 	Usage struct {
-		Total  uint64 `json:"total,omitempty"`
-		Kernel uint64 `json:"kernel"`
-		User   uint64 `json:"user"`
+		Total        uint64   `json:"total,omitempty"`
+		PerCPU       []uint64 `json:"percpu,omitempty"`
+		PerCPUKernel []uint64 `json:"percpu_kernel,omitempty"`
+		PerCPUUser   []uint64 `json:"percpu_user,omitempty"`
+		Kernel       uint64   `json:"kernel"`
+		User         uint64   `json:"user"`
 	} `json:"usage"`
 	Throttling struct {
 		Periods          uint64 `json:"periods,omitempty"`
 		ThrottledPeriods uint64 `json:"throttledPeriods,omitempty"`
 		ThrottledTime    uint64 `json:"throttledTime,omitempty"`
-	} `json:"throttling"`
+	} `json:"throttling,omitzero"`
 	PSI *psi `json:"psi,omitempty"`
+}
+
+// cpusetStats are of v1; on v2 all is zero, as in runc.
+type cpusetStats struct {
+	CPUs                  []uint16 `json:"cpus,omitempty"`
+	CPUExclusive          int64    `json:"cpu_exclusive"`
+	Mems                  []uint16 `json:"mems,omitempty"`
+	MemHardwall           int64    `json:"mem_hardwall"`
+	MemExclusive          int64    `json:"mem_exclusive"`
+	MemoryMigrate         int64    `json:"memory_migrate"`
+	MemorySpreadPage      int64    `json:"memory_spread_page"`
+	MemorySpreadSlab      int64    `json:"memory_spread_slab"`
+	MemoryPressure        int64    `json:"memory_pressure"`
+	SchedLoadBalance      int64    `json:"sched_load_balance"`
+	SchedRelaxDomainLevel int64    `json:"sched_relax_domain_level"`
+}
+
+func newCPUSet(d cgroup.CPUDetails) cpusetStats {
+	return cpusetStats{
+		CPUs: d.CPUs, Mems: d.Mems, CPUExclusive: d.Set["cpu_exclusive"], MemHardwall: d.Set["mem_hardwall"], MemExclusive: d.Set["mem_exclusive"],
+		MemoryMigrate: d.Set["memory_migrate"], MemorySpreadPage: d.Set["memory_spread_page"], MemorySpreadSlab: d.Set["memory_spread_slab"],
+		MemoryPressure: d.Set["memory_pressure"], SchedLoadBalance: d.Set["sched_load_balance"], SchedRelaxDomainLevel: d.Set["sched_relax_domain_level"],
+	}
 }
 
 type memoryEntry struct {
@@ -89,11 +118,13 @@ type memoryEntry struct {
 }
 
 type memoryStats struct {
-	Cache uint64            `json:"cache,omitempty"`
-	Usage memoryEntry       `json:"usage"`
-	Swap  memoryEntry       `json:"swap"` // with memory, as runc counts it
-	Raw   map[string]uint64 `json:"raw,omitempty"`
-	PSI   *psi              `json:"psi,omitempty"`
+	Cache     uint64            `json:"cache,omitempty"`
+	Usage     memoryEntry       `json:"usage,omitzero"`
+	Swap      memoryEntry       `json:"swap,omitzero"` // with memory, as runc counts it
+	Kernel    memoryEntry       `json:"kernel,omitzero"`
+	KernelTCP memoryEntry       `json:"kernelTCP,omitzero"`
+	Raw       map[string]uint64 `json:"raw,omitempty"`
+	PSI       *psi              `json:"psi,omitempty"`
 }
 
 type pidsStats struct {
@@ -115,8 +146,9 @@ type blkioStats struct {
 }
 
 type pageSize struct {
-	Usage uint64 `json:"usage,omitempty"`
-	Max   uint64 `json:"max,omitempty"`
+	Usage   uint64 `json:"usage,omitempty"`
+	Max     uint64 `json:"max,omitempty"`
+	Failcnt uint64 `json:"failcnt"`
 }
 
 // psi is the pressure on one resource, in percent and microseconds.
@@ -133,7 +165,8 @@ type psiLine struct {
 }
 
 func newStats(u engine.Usage) *stats {
-	s := &stats{Hugetlb: map[string]pageSize{}}
+	s := &stats{Hugetlb: map[string]pageSize{}, CPUSet: newCPUSet(u.CPUDetails)}
+	s.CPU.Usage.PerCPU, s.CPU.Usage.PerCPUUser, s.CPU.Usage.PerCPUKernel = u.PerCPU, u.PerCPUUser, u.PerCPUKernel
 	if c := u.CPU; c != nil {
 		s.CPU.Usage.Total, s.CPU.Usage.User, s.CPU.Usage.Kernel = c.UsageNS, c.UserNS, c.SystemNS
 		s.CPU.Throttling.Periods, s.CPU.Throttling.ThrottledPeriods, s.CPU.Throttling.ThrottledTime = c.Periods, c.Throttled, c.ThrottledNS
@@ -145,6 +178,10 @@ func newStats(u engine.Usage) *stats {
 		if w := u.Swap; w != nil {
 			s.Memory.Swap = memoryEntry{Limit: saturated(m.Limit, w.Limit), Usage: m.Usage + w.Usage}
 		}
+	}
+	if k := u.Kernel; k != nil {
+		s.Memory.Kernel = memoryEntry{k.All.Limit, k.All.Usage, k.All.Peak, k.All.Failures}
+		s.Memory.KernelTCP = memoryEntry{k.TCP.Limit, k.TCP.Usage, k.TCP.Peak, k.TCP.Failures}
 	}
 	if p := u.Pids; p != nil {
 		s.Pids.Current = p.Current

@@ -23,7 +23,13 @@ func TestEventsStats(t *testing.T) {
 	var e struct {
 		Type, ID string
 		Data     struct {
-			CPU    struct{ Usage struct{ Total uint64 } }
+			CPU struct {
+				Usage struct {
+					Total  uint64
+					PerCPU []uint64
+				}
+			}
+			CPUSet struct{ CPUs, Mems []int }
 			Memory struct {
 				Usage struct{ Limit, Usage uint64 }
 				Raw   map[string]uint64
@@ -33,11 +39,12 @@ func TestEventsStats(t *testing.T) {
 	}
 	must(t, json.Unmarshal([]byte(b.ok("events", "--stats", "x")), &e))
 	d := e.Data
-	if e.Type != "stats" || e.ID != "x" || d.CPU.Usage.Total == 0 || d.Memory.Usage.Usage == 0 || len(d.Memory.Raw) == 0 {
+	if e.Type != "stats" || e.ID != "x" || d.CPU.Usage.Total == 0 || d.Memory.Usage.Usage == 0 || len(d.Memory.Raw) == 0 ||
+		len(d.CPU.Usage.PerCPU) == 0 || len(d.CPUSet.CPUs) == 0 || len(d.CPUSet.Mems) == 0 {
 		t.Errorf("%+v", e)
 	}
 	want(t, fmt.Sprint(d.Memory.Usage.Limit, d.Pids), fmt.Sprint(64<<20, struct{ Current, Limit uint64 }{1, 50}))
-	b.fails("--interval: must be greater than 0", "events", "--interval", "0s", "x")
+	b.fails("duration interval must be greater than 0", "events", "--interval", "0s", "x")
 	b.fails("container does not exist", "events", "y")
 }
 
@@ -66,8 +73,8 @@ func TestEventsOOM(t *testing.T) {
 		t.Errorf("events: %v", kinds)
 	}
 	b.waitStatus("x", "stopped")
-	b.fails("measure container x: it is stopped", "events", "--stats", "x")
-	b.fails("watch container x: it is stopped", "events", "x")
+	b.fails("measure container x: container not running: it is stopped", "events", "--stats", "x")
+	b.fails("watch container x: container not running: it is stopped", "events", "x")
 	b.ok("delete", "x")
 }
 

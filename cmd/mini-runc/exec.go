@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -30,6 +31,7 @@ type execOptions struct {
 	pidFile       string
 	caps          many
 	noNewPrivs    bool
+	privsSet      bool // noNewPrivs counts
 	consoleSocket string
 	preserveFDs   uint
 	label         string
@@ -39,26 +41,23 @@ type execOptions struct {
 }
 
 func (x *execOptions) define(fs *flag.FlagSet) {
-	both(fs.StringVar, &x.process, "process", "p")
-	fs.StringVar(&x.cwd, "cwd", "", "")
-	fs.Var(&x.env, "env", "")
-	fs.Var(&x.env, "e", "")
-	both(fs.BoolVar, &x.tty, "tty", "t")
-	both(fs.StringVar, &x.user, "user", "u")
-	fs.Var(&x.groups, "additional-gids", "")
-	fs.Var(&x.groups, "g", "")
-	both(fs.BoolVar, &x.detach, "detach", "d")
-	fs.StringVar(&x.pidfdSocket, "pidfd-socket", "", "")
-	fs.StringVar(&x.pidFile, "pid-file", "", "")
-	fs.Var(&x.caps, "cap", "")
-	fs.Var(&x.caps, "c", "")
-	fs.BoolVar(&x.noNewPrivs, "no-new-privs", false, "")
-	fs.StringVar(&x.consoleSocket, "console-socket", "", "")
-	fs.StringVar(&x.label, "process-label", "", "")
-	fs.StringVar(&x.apparmor, "apparmor", "", "")
-	fs.Var(&x.cgroups, "cgroup", "")
-	fs.BoolVar(&x.ignorePaused, "ignore-paused", false, "")
-	fs.UintVar(&x.preserveFDs, "preserve-fds", 0, "")
+	both(fs.StringVar, &x.process, "process", "p", "JSON file that describes the process, in the place of the options and the command")
+	fs.StringVar(&x.cwd, "cwd", "", "working directory in the container")
+	bothMany(fs, &x.env, "env", "e", "NAME=value to add to the environment; may be repeated")
+	both(fs.BoolVar, &x.tty, "tty", "t", "give the process a terminal")
+	both(fs.StringVar, &x.user, "user", "u", "UID[:GID]")
+	bothMany(fs, &x.groups, "additional-gids", "g", "a further group id; may be repeated")
+	both(fs.BoolVar, &x.detach, "detach", "d", "return when the program runs")
+	fs.StringVar(&x.pidfdSocket, "pidfd-socket", "", "UNIX socket that gets a pidfd of the process")
+	fs.StringVar(&x.pidFile, "pid-file", "", "file that gets the process id")
+	bothMany(fs, &x.caps, "cap", "c", "a further capability; may be repeated")
+	fs.BoolVar(&x.noNewPrivs, "no-new-privs", false, "set no_new_privs; =false takes the container's away")
+	fs.StringVar(&x.consoleSocket, "console-socket", "", "UNIX socket that gets the master of the process's terminal")
+	fs.StringVar(&x.label, "process-label", "", "SELinux label of the process")
+	fs.StringVar(&x.apparmor, "apparmor", "", "AppArmor profile of the process")
+	fs.Var(&x.cgroups, "cgroup", "[CONTROLLER[,CONTROLLER...]:]GROUP, an existing group below the container's to run in; may be repeated")
+	fs.BoolVar(&x.ignorePaused, "ignore-paused", false, "start the process in a paused container too; it stands still until the resume")
+	fs.UintVar(&x.preserveFDs, "preserve-fds", 0, "hand N more descriptors to the program, from 3 on")
 }
 
 func execute(ctx context.Context, a *app, args []string) error {
@@ -69,6 +68,7 @@ func execute(ctx context.Context, a *app, args []string) error {
 	if err != nil {
 		return err
 	}
+	x.privsSet = given(fs, "no-new-privs")
 	code, err := x.run(ctx, a, rest[0], rest[1:])
 	if err != nil {
 		return &exitError{execFailed, err}
@@ -101,6 +101,12 @@ func (x *execOptions) run(ctx context.Context, a *app, id string, args []string)
 		return 0, err
 	}
 	o.PreserveFDs = x.preserveFDs
+	if err := groupOf(e, id, spec, &o); err != nil {
+		return 0, err
+	}
+	if err := checkInherited(int(x.preserveFDs)); err != nil {
+		return 0, err
+	}
 	if o.SubCgroups, err = subCgroups(x.cgroups); err != nil {
 		return 0, err
 	}
@@ -137,7 +143,7 @@ func (x *execOptions) describe(spec *specs.Spec, args []string) (*specs.Process,
 		return p, nil
 	}
 	if len(args) == 0 {
-		return nil, fmt.Errorf("exec: give a command, or a --process file")
+		return nil, errors.New("exec args cannot be empty: give a command, or a --process file")
 	}
 	if spec.Process == nil {
 		return nil, fmt.Errorf("config.json: process: is missing")
@@ -148,8 +154,8 @@ func (x *execOptions) describe(spec *specs.Spec, args []string) (*specs.Process,
 	if x.cwd != "" {
 		p.Cwd = x.cwd
 	}
-	if x.noNewPrivs {
-		p.NoNewPrivileges = true
+	if x.privsSet {
+		p.NoNewPrivileges = x.noNewPrivs
 	}
 	if x.label != "" {
 		p.SelinuxLabel = x.label
@@ -190,7 +196,11 @@ func (x *execOptions) addCaps(p *specs.Process) {
 	if p.Capabilities != nil {
 		c = *p.Capabilities
 	}
-	for _, set := range []*[]string{&c.Bounding, &c.Effective, &c.Permitted} {
+	sets := []*[]string{&c.Bounding, &c.Effective, &c.Permitted}
+	if c.Inheritable != nil { // without, the ambient set could not have them; as in runc
+		sets = append(sets, &c.Ambient)
+	}
+	for _, set := range sets {
 		*set = append(append([]string(nil), *set...), x.caps...)
 	}
 	p.Capabilities = &c
@@ -202,12 +212,12 @@ func (x *execOptions) setUser(p *specs.Process) error {
 		uid, gid, both := strings.Cut(x.user, ":")
 		n, err := strconv.ParseUint(uid, 10, 32)
 		if err != nil {
-			return fmt.Errorf("--user: %q is not UID[:GID]", x.user)
+			return fmt.Errorf("--user: bad uid: %q is not UID[:GID]", x.user)
 		}
 		p.User.UID = uint32(n)
 		if both {
 			if n, err = strconv.ParseUint(gid, 10, 32); err != nil {
-				return fmt.Errorf("--user: %q is not UID[:GID]", x.user)
+				return fmt.Errorf("--user: bad gid: %q is not UID[:GID]", x.user)
 			}
 			p.User.GID = uint32(n)
 		}

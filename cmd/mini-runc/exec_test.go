@@ -62,12 +62,12 @@ func TestExec(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	r = b.mini("exec", "x", "nothing")
-	if r.code != execFailed || !strings.Contains(r.err, "exec nothing: no such file or directory") {
+	if r.code != execFailed || !strings.Contains(r.err, "exec nothing: executable file not found in $PATH: no such file or directory") {
 		t.Errorf("%+v", r)
 	}
 	b.fails("container y: container does not exist", "exec", "y", "true")
-	b.fails(`--user: "root" is not UID[:GID]`, "exec", "--user", "root", "x", "true")
-	b.fails("give a command", "exec", "x")
+	b.fails(`--user: bad uid: "root" is not UID[:GID]`, "exec", "--user", "root", "x", "true")
+	b.fails("exec args cannot be empty", "exec", "x")
 }
 
 // TestExecProcess runs a process that a file describes, as containerd does.

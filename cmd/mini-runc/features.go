@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"strconv"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	oci "github.com/opencontainers/runtime-spec/specs-go/features"
@@ -12,6 +13,9 @@ import (
 	"github.com/cri-mini/cri-mini/runtime/seccomp"
 )
 
+// likeRunc is the version of runc whose command line this is.
+const likeRunc = "1.5.2"
+
 // features prints what of runtime-spec this program can do (runtime-spec, features.md). Who starts containers through
 // it decides by that, so what is refused at create is false here.
 func features(_ context.Context, a *app, args []string) error {
@@ -20,6 +24,9 @@ func features(_ context.Context, a *app, args []string) error {
 	}
 	if err := a.probe(); err != nil {
 		return err
+	}
+	if err := seccomp.CheckLibrary(); err != nil {
+		a.log.warn(err.Error())
 	}
 	out := json.NewEncoder(a.out)
 	out.SetIndent("", "    ")
@@ -31,8 +38,13 @@ func features(_ context.Context, a *app, args []string) error {
 		Linux:         a.linuxFeatures(),
 		// The names are runc's: callers look for them.
 		Annotations: map[string]string{
+			"org.opencontainers.runc.version":            likeRunc,
 			"org.opencontainers.runc.checkpoint.enabled": "false",
 			"io.github.seccomp.libseccomp.version":       seccomp.LibraryVersion(),
+			// Ours: what the library and this kernel can do, and how many profiles were compiled below --root; the
+			// others were kept.
+			"io.github.cri-mini.libseccomp.api-level":     strconv.FormatUint(uint64(seccomp.APILevel()), 10),
+			"io.github.cri-mini.seccomp.filters-compiled": strconv.FormatInt(a.compiledFilters(), 10),
 		},
 		PotentiallyUnsafeConfigAnnotations: []string{"bundle"},
 	})

@@ -9,10 +9,13 @@ import (
 	"strings"
 )
 
+// alias leads the usage of an option's second, short name; what follows is the first.
+const alias = "="
+
 // both defines an option under two names.
-func both[T any](define func(p *T, name string, value T, usage string), p *T, name, short string) {
-	define(p, name, *p, "")
-	define(p, short, *p, "")
+func both[T any](define func(p *T, name string, value T, usage string), p *T, name, short, usage string) {
+	define(p, name, *p, usage)
+	define(p, short, *p, alias+name)
 }
 
 // many collects an option that may be given more than once.
@@ -21,14 +24,26 @@ type many []string
 func (m *many) String() string     { return strings.Join(*m, ",") }
 func (m *many) Set(s string) error { *m = append(*m, s); return nil }
 
+// bothMany is both for one that may be given more than once.
+func bothMany(fs *flag.FlagSet, m *many, name, short, usage string) {
+	fs.Var(m, name, usage)
+	fs.Var(m, short, alias+name)
+}
+
 func newFlags(name string) *flag.FlagSet {
 	fs := flag.NewFlagSet(name, flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	return fs
 }
 
+// given tells whether an option was on the command line, with whatever value.
+func given(fs *flag.FlagSet, name string) (found bool) {
+	fs.Visit(func(f *flag.Flag) { found = found || f.Name == name || f.Usage == alias+name })
+	return found
+}
+
 // parse reads a command's options, which may stand before and after its arguments, and checks how many of the
-// latter there are; most < 0 means any number, and then the options stop at the first (exec).
+// latter there are; most < 0 means any number, and then the options stop at the first (exec, ps).
 func parse(fs *flag.FlagSet, args []string, least, most int) ([]string, error) {
 	var rest []string
 	for {
@@ -47,9 +62,20 @@ func parse(fs *flag.FlagSet, args []string, least, most int) ([]string, error) {
 		rest, args = append(rest, left[0]), left[1:]
 	}
 	if len(rest) < least || most >= 0 && len(rest) > most {
-		return nil, fmt.Errorf("%s: want %s, got %q", fs.Name(), wanted(fs.Name()), rest)
+		return nil, fmt.Errorf("%q requires %s: want %s, got %q", fs.Name(), howMany(len(rest), least, most), wanted(fs.Name()), rest)
 	}
 	return rest, nil
+}
+
+// howMany has runc's words.
+func howMany(got, least, most int) string {
+	switch {
+	case least == most:
+		return fmt.Sprintf("exactly %d argument(s)", least)
+	case got < least:
+		return fmt.Sprintf("a minimum of %d argument(s)", least)
+	}
+	return fmt.Sprintf("a maximum of %d argument(s)", most)
 }
 
 func wanted(name string) string {
@@ -60,15 +86,37 @@ func wanted(name string) string {
 }
 
 func help(fs *flag.FlagSet) {
-	fmt.Fprintf(os.Stdout, "usage: mini-runc %s [OPTION...] %s\n\n%s. Options:\n", fs.Name(), commands[fs.Name()].args, commands[fs.Name()].help)
+	c := commands[fs.Name()]
+	fmt.Fprintf(os.Stdout, "usage: mini-runc %s [OPTION...] %s\n\n%s.\n", fs.Name(), c.args, c.help)
+	printOptions(os.Stdout, fs)
+}
+
+// printOptions lists the options with their second names, one a line.
+func printOptions(w io.Writer, fs *flag.FlagSet) {
+	short, any := map[string]string{}, false
 	fs.VisitAll(func(f *flag.Flag) {
-		dash, value := "--", " VALUE"
-		if len(f.Name) == 1 {
-			dash = "-"
+		any = true
+		if name, ok := strings.CutPrefix(f.Usage, alias); ok {
+			short[name] = f.Name
 		}
-		if b, ok := f.Value.(interface{ IsBoolFlag() bool }); ok && b.IsBoolFlag() {
-			value = ""
+	})
+	if any {
+		fmt.Fprint(w, "\nOptions:\n")
+	}
+	fs.VisitAll(func(f *flag.Flag) {
+		if strings.HasPrefix(f.Usage, alias) {
+			return
 		}
-		fmt.Fprintf(os.Stdout, "  %s%s%s\n", dash, f.Name, value)
+		names, usage := "--"+f.Name, f.Usage
+		if s := short[f.Name]; s != "" {
+			names += ", -" + s
+		}
+		if b, ok := f.Value.(interface{ IsBoolFlag() bool }); !ok || !b.IsBoolFlag() {
+			names += " VALUE"
+			if f.DefValue != "" && f.DefValue != "0" {
+				usage += fmt.Sprintf(" (default: %s)", f.DefValue)
+			}
+		}
+		fmt.Fprintf(w, "  %-30s %s\n", names, usage)
 	})
 }

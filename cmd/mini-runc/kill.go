@@ -12,7 +12,7 @@ import (
 func kill(ctx context.Context, a *app, args []string) error {
 	all := false
 	fs := newFlags("kill")
-	both(fs.BoolVar, &all, "all", "a")
+	both(fs.BoolVar, &all, "all", "a", "send it to all processes; SIGKILL ends them all without")
 	rest, err := parse(fs, args, 1, 2)
 	if err != nil {
 		return err
@@ -30,8 +30,8 @@ func kill(ctx context.Context, a *app, args []string) error {
 // parseSignal takes 9, KILL, SIGKILL and sigkill.
 func parseSignal(s string) (unix.Signal, error) {
 	if n, err := strconv.Atoi(s); err == nil {
-		if n < 1 || n > 64 {
-			return 0, fmt.Errorf("kill: signal %d is not between 1 and 64", n)
+		if n < 0 || n > 64 { // 0 asks whether there is a process (kill(2))
+			return 0, fmt.Errorf("kill: signal %d is not between 0 and 64", n)
 		}
 		return unix.Signal(n), nil
 	}
@@ -48,7 +48,7 @@ func parseSignal(s string) (unix.Signal, error) {
 func remove(ctx context.Context, a *app, args []string) error {
 	force := false
 	fs := newFlags("delete")
-	both(fs.BoolVar, &force, "force", "f")
+	both(fs.BoolVar, &force, "force", "f", "kill it first if it runs (SIGKILL); one that does not exist is no error")
 	rest, err := parse(fs, args, 1, 1)
 	if err != nil {
 		return err

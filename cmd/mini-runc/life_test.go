@@ -59,7 +59,7 @@ func TestLifeCycle(t *testing.T) {
 	create.Stdout, create.Stderr = f, f
 	must(t, create.Run())
 
-	b.fails("a container with this id exists already", "create", "one")
+	b.fails("container with given ID already exists", "create", "one")
 	var s engine.CommandState
 	must(t, json.Unmarshal([]byte(b.ok("state", "one")), &s))
 	pid, err := os.ReadFile(filepath.Join(b.dir, "pid"))
@@ -79,15 +79,15 @@ func TestLifeCycle(t *testing.T) {
 
 	b.ok("start", "one")
 	want(t, b.status("one"), "running")
-	b.fails("start container one: it is running, not created", "start", "one")
-	b.fails("delete container one: it is running", "delete", "one")
+	b.fails("start container one: cannot start an already running container", "start", "one")
+	b.fails("cannot delete container one that is not stopped: running", "delete", "one")
 	b.checkList(s.PID)
 	waitText(t, out, "started") // as PID 1 the shell gets no TERM before its trap
 	b.ok("kill", "one", "USR2") // the shell has no handler: as PID 1 it does not care
 	b.ok("kill", "one")
 	b.waitStatus("one", "stopped")
 	b.fails("kill container one: container not running", "kill", "one", "KILL")
-	b.fails("exec in container one: it is stopped", "exec", "one", "true")
+	b.fails("exec in container one: cannot exec in a stopped container", "exec", "one", "true")
 	b.ok("delete", "one")
 	b.fails("container one: container does not exist", "delete", "one")
 	b.ok("delete", "--force", "one")
@@ -242,12 +242,12 @@ func TestConsoleSocket(t *testing.T) {
 	}
 	b.spec.Process.Terminal, b.spec.Process.ConsoleSize = true, &specs.Box{Height: 30, Width: 90}
 	b.write()
-	b.fails("a detached container needs --console-socket", "create", "x")
-	b.fails("a detached container needs --console-socket", "run", "--detach", "x")
+	b.fails("cannot allocate tty if the call will detach without setting console socket", "create", "x")
+	b.fails("cannot allocate tty if the call will detach without setting console socket", "run", "--detach", "x")
 	l, err := net.Listen("unix", filepath.Join(b.dir, "console.sock"))
 	must(t, err)
 	defer l.Close()
-	b.fails("only for a detached container", "run", "--console-socket", "console.sock", "x")
+	b.fails("cannot use console socket if the call will not detach or allocate tty", "run", "--console-socket", "console.sock", "x")
 	masters := make(chan *os.File, 1)
 	go func() {
 		conn, err := l.Accept()

@@ -14,8 +14,8 @@ import (
 )
 
 // logger writes what callers of runc read: with --log a file of records, each with time, level and msg, as text
-// or as JSON. The error that ends a call goes to standard error in any case. An op that failed is told by the
-// fields op, object and errno too.
+// or as JSON; without, JSON records go to standard error. The error that ends a call goes there in any case. An op
+// that failed is told by the fields op, object and errno too.
 type logger struct {
 	format string
 	debug  bool
@@ -23,8 +23,11 @@ type logger struct {
 }
 
 func (l *logger) open(path string) error {
+	if l.format == "" {
+		l.format = "text"
+	}
 	if l.format != "text" && l.format != "json" {
-		return fmt.Errorf("--log-format: unknown %q; there are text and json", l.format)
+		return fmt.Errorf("invalid log-format: %q; there are text and json", l.format)
 	}
 	if path == "" {
 		return nil
@@ -43,10 +46,20 @@ type field struct {
 	value any
 }
 
+// records gives the writer of records, nil for a person who reads standard error.
+func (l *logger) records() io.Writer {
+	if l.file == nil && l.format == "json" {
+		return os.Stderr
+	}
+	return l.file
+}
+
 func (l *logger) fail(err error) {
 	msg := strings.ReplaceAll(err.Error(), "\n", "; ") // errors that were joined
-	fmt.Fprintln(os.Stderr, "mini-runc:", msg)
-	if l.file == nil {
+	if l.records() != os.Stderr {
+		fmt.Fprintln(os.Stderr, "mini-runc:", msg)
+	}
+	if l.records() == nil {
 		return
 	}
 	var more []field
@@ -61,7 +74,7 @@ func (l *logger) fail(err error) {
 }
 
 func (l *logger) warn(msg string) {
-	if l.file == nil {
+	if l.records() == nil {
 		fmt.Fprintln(os.Stderr, "mini-runc: warning:", msg)
 		return
 	}
@@ -72,7 +85,7 @@ func (l *logger) debugf(format string, args ...any) {
 	if !l.debug {
 		return
 	}
-	if l.file == nil {
+	if l.records() == nil {
 		fmt.Fprintf(os.Stderr, "mini-runc: "+format+"\n", args...)
 		return
 	}
@@ -97,7 +110,7 @@ func (l *logger) record(level, msg string, more ...field) {
 		}
 		b.WriteByte('\n')
 	}
-	_, _ = io.WriteString(l.file, b.String())
+	_, _ = io.WriteString(l.records(), b.String())
 }
 
 func quoted(s string) string {

@@ -23,28 +23,30 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/cri-mini/cri-mini/runtime/cgroup"
 	"github.com/cri-mini/cri-mini/runtime/engine"
 	"github.com/cri-mini/cri-mini/runtime/host"
+	"github.com/cri-mini/cri-mini/runtime/seccomp"
 )
 
 // version is set by the build.
 var version = "dev"
 
-const defaultRoot = "/run/mini-runc"
-
 // app is one call: the global options and where it writes.
 type app struct {
-	root    string
-	systemd bool
-	log     *logger
-	out     io.Writer
-	facts   host.Facts // see probe
-	probed  bool
-	dry     bool // nothing may be written
+	root     string
+	rootSet  bool // by --root
+	systemd  bool
+	rootless rootless
+	log      *logger
+	out      io.Writer
+	facts    host.Facts // see probe
+	probed   bool
+	dry      bool // nothing may be written
 }
 
 type command struct {
@@ -76,7 +78,12 @@ func init() {
 	}
 }
 
-var order = []string{"spec", "create", "start", "run", "exec", "state", "list", "kill", "delete", "ps", "pause", "resume", "update", "events", "features", "plan"}
+var order = []string{
+	"spec", "create", "start", "run", "exec", "state", "list", "kill", "delete", "ps", "pause", "resume", "update", "events", "features", "plan",
+}
+
+// noCommand is runc's exit status for a command that there is not.
+const noCommand = 3
 
 // exitError carries an exit status; one without words is that of a container's process.
 type exitError struct {
@@ -115,58 +122,69 @@ func call(args []string) int {
 	return code
 }
 
+// globals defines what stands before the command.
+func (a *app) globals(logFile *string) *flag.FlagSet {
+	fs := newFlags("mini-runc")
+	fs.StringVar(&a.root, "root", "", "directory of the containers' state; it should be on a tmpfs (default: "+defaultRoot+", or below $XDG_RUNTIME_DIR for others than root)")
+	fs.StringVar(logFile, "log", "", "file to append records to")
+	fs.StringVar(&a.log.format, "log-format", "text", "form of the records: text or json")
+	fs.BoolVar(&a.log.debug, "debug", false, "log what is done, too")
+	fs.BoolVar(&a.systemd, "systemd-cgroup", false, "have systemd make the cgroups; linux.cgroupsPath is then slice:prefix:name")
+	fs.Var(&a.rootless, "rootless", "do without cgroups where they are not permitted: true, false or auto")
+	return fs
+}
+
 // parseGlobal reads what stands before the command. A nil rest means that all is done.
 func parseGlobal(args []string) (*app, []string, error) {
 	a := &app{log: &logger{}, out: os.Stdout}
-	fs := flag.NewFlagSet("mini-runc", flag.ContinueOnError)
-	fs.SetOutput(io.Discard)
 	var help, showVersion bool
 	var logFile string
-	fs.StringVar(&a.root, "root", defaultRoot, "")
-	fs.StringVar(&logFile, "log", "", "")
-	fs.StringVar(&a.log.format, "log-format", "text", "")
-	fs.BoolVar(&a.log.debug, "debug", false, "")
-	fs.BoolVar(&a.systemd, "systemd-cgroup", false, "")
-	rootless := fs.String("rootless", "auto", "")
-	both(fs.BoolVar, &help, "help", "h")
-	both(fs.BoolVar, &showVersion, "version", "v")
+	fs := a.globals(&logFile)
+	both(fs.BoolVar, &help, "help", "h", "list the commands")
+	both(fs.BoolVar, &showVersion, "version", "v", "print the version")
 	err := fs.Parse(args)
 	if err == nil {
 		err = a.log.open(logFile)
 	}
-	if err == nil && *rootless == "true" {
-		err = errors.New("--rootless: not supported yet; run as root")
+	if err == nil {
+		a.rootSet = given(fs, "root")
+		err = a.placeRoot()
 	}
 	if err != nil {
 		return a, nil, err
 	}
-	if a.root, err = filepath.Abs(a.root); err != nil {
-		return a, nil, err
-	}
 	switch {
 	case showVersion:
-		fmt.Fprintf(a.out, "mini-runc version %s\nspec: %s\n", version, specs.Version)
+		printVersion(a.out)
 		return a, nil, nil
-	case help || fs.NArg() == 0 || fs.Arg(0) == "help":
-		usage(a.out)
+	case help || fs.NArg() == 0 || fs.Arg(0) == "help" && fs.NArg() == 1:
+		usage(a.out, fs)
 		return a, nil, nil
+	case fs.Arg(0) == "help": // help COMMAND
+		return a, []string{fs.Arg(1), "--help"}, nil
 	}
 	return a, fs.Args(), nil
+}
+
+// printVersion has the lines that callers of runc look for.
+func printVersion(w io.Writer) {
+	fmt.Fprintf(w, "mini-runc version %s\nspec: %s\ngo: %s\nlibseccomp: %s\n", version, specs.Version, runtime.Version(), seccomp.LibraryVersion())
 }
 
 func (a *app) dispatch(args []string) error {
 	c, ok := commands[args[0]]
 	if !ok {
-		return fmt.Errorf("no command %q; mini-runc --help lists them", args[0])
+		return &exitError{noCommand, fmt.Errorf("no command %q; mini-runc --help lists them", args[0])}
 	}
 	return c.run(context.Background(), a, args[1:])
 }
 
-func usage(w io.Writer) {
-	fmt.Fprint(w, "usage: mini-runc [--root DIR] [--log FILE] [--log-format text|json] [--debug] [--systemd-cgroup] COMMAND [OPTION...] [ARG...]\n\n")
+func usage(w io.Writer, fs *flag.FlagSet) {
+	fmt.Fprint(w, "usage: mini-runc [GLOBAL-OPTION...] COMMAND [OPTION...] [ARG...]\n\nCommands:\n")
 	for _, name := range order {
 		fmt.Fprintf(w, "  %-30s %s\n", name+" "+commands[name].args, commands[name].help)
 	}
+	printOptions(w, fs)
 	fmt.Fprint(w, "\nmini-runc COMMAND --help lists a command's options.\n")
 }
 

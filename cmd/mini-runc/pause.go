@@ -31,13 +31,13 @@ func resume(_ context.Context, a *app, args []string) error {
 func processes(ctx context.Context, a *app, args []string) error {
 	format := "table"
 	fs := newFlags("ps")
-	both(fs.StringVar, &format, "format", "f")
+	both(fs.StringVar, &format, "format", "f", "table or json")
 	rest, err := parse(fs, args, 1, -1) // what follows the id is for ps(1)
 	if err != nil {
 		return err
 	}
 	if format != "table" && format != "json" {
-		return fmt.Errorf("--format: unknown %q; there are table and json", format)
+		return fmt.Errorf("invalid format option: %q; there are table and json", format)
 	}
 	pids, err := a.engine().Processes(rest[0])
 	if err != nil {

@@ -47,7 +47,7 @@ func TestPause(t *testing.T) {
 	b.write()
 	b.ok("run", "-d", "x")
 	pid := b.pid("x")
-	b.fails("resume container x: it is running, not paused", "resume", "x")
+	b.fails("resume container x: container not paused: it is running", "resume", "x")
 	b.ok("pause", "x")
 	b.ok("pause", "x")
 	want(t, b.status("x"), "paused")
@@ -55,8 +55,8 @@ func TestPause(t *testing.T) {
 		t.Error(l)
 	}
 	used := cpuTime(t, pid)
-	b.fails("it is paused; resume it first, or use --ignore-paused", "exec", "x", "sh", "-c", "exit 0")
-	b.fails("delete container x: it is running", "delete", "x")
+	b.fails("cannot exec in a paused container (use --ignore-paused to override)", "exec", "x", "sh", "-c", "exit 0")
+	b.fails("cannot delete container x that is not stopped: paused", "delete", "x")
 	if now := cpuTime(t, pid); now != used {
 		t.Errorf("paused, it used %d ticks of CPU", now-used)
 	}
@@ -79,7 +79,8 @@ func TestPausedIsKilled(t *testing.T) {
 	b.ok("pause", "x")
 	b.ok("kill", "x", "KILL")
 	b.waitStatus("x", "stopped")
-	b.fails("pause container x: it is stopped", "pause", "x")
+	b.fails("pause container x: container not running: it is stopped", "pause", "x")
+	b.fails("resume container x: container not paused: it is stopped", "resume", "x")
 	b.ok("delete", "x")
 	b.ok("run", "-d", "x")
 	b.ok("pause", "x")
@@ -138,7 +139,7 @@ func TestProcesses(t *testing.T) {
 		t.Error(table)
 	}
 	b.fails("no column PID", "ps", "x", "-o", "stat")
-	b.fails(`unknown "yaml"`, "ps", "-f", "yaml", "x")
+	b.fails(`invalid format option: "yaml"`, "ps", "-f", "yaml", "x")
 	b.ok("kill", "x", "KILL")
 	b.waitStatus("x", "stopped")
 	want(t, b.ok("ps", "-f", "json", "x"), "null\n")

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -24,6 +25,9 @@ const seccompKept = 64
 // seccomp compiles a profile for the compiler of plans. That takes libseccomp some 5 ms, so the result is kept
 // below --root, named after what it depends on: the profile, the kernel, the library, this program.
 func (a *app) seccomp(p *specs.LinuxSeccomp) (bpf []byte, flags uint64, description string, err error) {
+	if err := seccomp.CheckLibrary(); err != nil {
+		return nil, 0, "", err
+	}
 	description = fmt.Sprintf("%s/%d-rules", p.DefaultAction, len(p.Syscalls))
 	path := filepath.Join(a.root, seccompDir, a.seccompKey(p))
 	if bpf, flags, ok := readFilter(path); ok {
@@ -36,10 +40,36 @@ func (a *app) seccomp(p *specs.LinuxSeccomp) (bpf []byte, flags uint64, descript
 	if a.dry {
 		return f.BPF, uint64(f.Flags), description, nil
 	}
+	a.countFilter()
 	if err := keepFilter(path, f.BPF, uint64(f.Flags)); err != nil {
 		a.log.debugf("keep seccomp filter: %v", err)
 	}
 	return f.BPF, uint64(f.Flags), description, nil
+}
+
+// seccompCount is a file with one byte for each profile that was ever compiled below --root: appending needs no lock.
+const seccompCount = "compiled"
+
+func (a *app) countFilter() {
+	dir := filepath.Join(a.root, seccompDir)
+	if err := makeSeccompDir(dir); err != nil {
+		return
+	}
+	f, err := os.OpenFile(filepath.Join(dir, seccompCount), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	_, _ = f.Write([]byte{'.'})
+}
+
+// compiledFilters is how many there were.
+func (a *app) compiledFilters() int64 {
+	info, err := os.Stat(filepath.Join(a.root, seccompDir, seccompCount))
+	if err != nil {
+		return 0
+	}
+	return info.Size()
 }
 
 func (a *app) seccompKey(p *specs.LinuxSeccomp) string {
@@ -70,12 +100,19 @@ func readFilter(path string) (bpf []byte, flags uint64, ok bool) {
 	return body[8:], binary.LittleEndian.Uint64(body), true
 }
 
-func keepFilter(path string, bpf []byte, flags uint64) error {
-	dir := filepath.Dir(path)
+func makeSeccompDir(dir string) error {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o711); err != nil {
 		return err
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil && !os.IsExist(err) {
+		return err
+	}
+	return nil
+}
+
+func keepFilter(path string, bpf []byte, flags uint64) error {
+	dir := filepath.Dir(path)
+	if err := makeSeccompDir(dir); err != nil {
 		return err
 	}
 	forgetOldest(dir)
@@ -101,6 +138,7 @@ func keepFilter(path string, bpf []byte, flags uint64) error {
 // forgetOldest makes room for one more.
 func forgetOldest(dir string) {
 	entries, err := os.ReadDir(dir)
+	entries = slices.DeleteFunc(entries, func(e os.DirEntry) bool { return e.Name() == seccompCount })
 	for err == nil && len(entries) >= seccompKept {
 		oldest, at := 0, time.Now()
 		for i, e := range entries {

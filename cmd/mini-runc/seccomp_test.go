@@ -1,12 +1,15 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	oci "github.com/opencontainers/runtime-spec/specs-go/features"
 )
 
 // TestSeccompIsKept: a profile is compiled once, whoever asks for it next; what is damaged is compiled again.
@@ -21,7 +24,7 @@ func TestSeccompIsKept(t *testing.T) {
 	b.write()
 	b.ok("plan")
 	kept := func() []string {
-		files, _ := filepath.Glob(filepath.Join(b.root, seccompDir, "*"))
+		files, _ := filepath.Glob(filepath.Join(b.root, seccompDir, "????????*???????????????")) // not the count
 		return files
 	}
 	if len(kept()) != 0 {
@@ -52,6 +55,13 @@ func TestSeccompIsKept(t *testing.T) {
 		t.Errorf("%d filters after two profiles", len(kept()))
 	}
 	want(t, b.ok("list", "-q"), "")
+	// Three compilations: two profiles, and the damaged one again.
+	var f oci.Features
+	must(t, json.Unmarshal([]byte(b.ok("features")), &f))
+	want(t, f.Annotations["io.github.cri-mini.seccomp.filters-compiled"], "3")
+	if level, err := strconv.Atoi(f.Annotations["io.github.cri-mini.libseccomp.api-level"]); err != nil || level < 3 {
+		t.Errorf("features: %v", f.Annotations)
+	}
 }
 
 func TestOldFiltersGo(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"os/user"
 	"strconv"
 	"text/tabwriter"
@@ -33,12 +34,15 @@ func state(_ context.Context, a *app, args []string) error {
 func list(_ context.Context, a *app, args []string) error {
 	format, quiet := "table", false
 	fs := newFlags("list")
-	both(fs.StringVar, &format, "format", "f")
-	both(fs.BoolVar, &quiet, "quiet", "q")
+	both(fs.StringVar, &format, "format", "f", "table or json")
+	both(fs.BoolVar, &quiet, "quiet", "q", "print ids only")
 	if _, err := parse(fs, args, 0, 0); err != nil {
 		return err
 	}
 	e := a.engine()
+	if _, err := os.Stat(a.root); a.rootSet && err != nil {
+		return err // runc takes only the default one for one without containers
+	}
 	listed, err := e.List()
 	if err != nil {
 		return err
@@ -59,7 +63,7 @@ func list(_ context.Context, a *app, args []string) error {
 	case format == "table":
 		return table(a, states)
 	}
-	return fmt.Errorf("--format: unknown %q; there are table and json", format)
+	return fmt.Errorf("invalid format option: %q; there are table and json", format)
 }
 
 func table(a *app, states []engine.CommandState) error {

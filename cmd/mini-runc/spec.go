@@ -20,8 +20,8 @@ import (
 func makeSpec(_ context.Context, a *app, args []string) error {
 	var dir string
 	flags := newFlags("spec")
-	both(flags.StringVar, &dir, "bundle", "b")
-	rootless := flags.Bool("rootless", false, "")
+	both(flags.StringVar, &dir, "bundle", "b", "directory to write it to (default: the current one)")
+	rootless := flags.Bool("rootless", false, "for a user namespace of the caller's own")
 	if _, err := parse(flags, args, 0, 0); err != nil {
 		return err
 	}
@@ -40,7 +40,7 @@ func makeSpec(_ context.Context, a *app, args []string) error {
 	path := filepath.Join(dir, "config.json")
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("spec: %s is there already; remove it first", path)
+		return fmt.Errorf("spec: File %s exists. Remove it first", path)
 	}
 	if err != nil {
 		return fmt.Errorf("spec: %w", err)

@@ -23,6 +23,7 @@ type attachment struct {
 	pidFile     string
 	pidfdSocket string // a listening UNIX socket that gets a pidfd of the process
 	kind        string // the word that goes with the pidfd
+	notify      *notify
 
 	conn *net.UnixConn // to pidfdSocket
 }
@@ -93,7 +94,13 @@ func foreground(ctx context.Context, launch func(context.Context, func(*os.File)
 		return -1, err
 	}
 	if at.detach {
+		if at.notify != nil {
+			return 0, at.notify.forward(ctx, p.PID, p.PID)
+		}
 		return 0, nil
+	}
+	if at.notify != nil { // the supervisor watches us, who end with the container
+		go func() { _ = at.notify.forward(ctx, p.PID, os.Getpid()) }()
 	}
 	s.forward(p, t)
 	code, err := p.Wait()
@@ -197,12 +204,27 @@ func makeRaw(t *unix.Termios) {
 	t.Cc[unix.VMIN], t.Cc[unix.VTIME] = 1, 0
 }
 
+// ownSize is that of our own terminal, which a redirected standard stream does not tell.
+func ownSize() (size *unix.Winsize, err error) {
+	for _, fd := range []int{0, 1, 2} {
+		if size, err = unix.IoctlGetWinsize(fd, unix.TIOCGWINSZ); err == nil {
+			return size, nil
+		}
+	}
+	fd, err := unix.Open("/dev/tty", unix.O_RDONLY|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	return unix.IoctlGetWinsize(fd, unix.TIOCGWINSZ)
+}
+
 // resize gives the container's terminal the size of ours.
 func (t *terminal) resize() {
 	if t.master == nil {
 		return
 	}
-	if size, err := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ); err == nil {
+	if size, err := ownSize(); err == nil {
 		if raw, err := t.master.SyscallConn(); err == nil {
 			_ = raw.Control(func(fd uintptr) { _ = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, size) })
 		}
@@ -230,7 +252,7 @@ func (t *terminal) restore() {
 
 // setConsoleSize makes the terminal begin with the size of ours, so that the program never sees another.
 func setConsoleSize(p *specs.Process) {
-	if size, err := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ); err == nil && p.ConsoleSize == nil && size.Row > 0 {
+	if size, err := ownSize(); err == nil && p.ConsoleSize == nil && size.Row > 0 {
 		p.ConsoleSize = &specs.Box{Height: uint(size.Row), Width: uint(size.Col)}
 	}
 }

@@ -86,7 +86,7 @@ func TestTutorial(t *testing.T) {
 		must(t, os.Link(filepath.Join(b.dir, "rootfs/bin/busybox"), filepath.Join(b.dir, "rootfs/bin", name)))
 	}
 	b.ok("spec")
-	b.fails("is there already; remove it first", "spec")
+	b.fails("config.json exists. Remove it first", "spec")
 
 	master, slave := openPTY(t)
 	defer master.Close()

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -18,7 +19,7 @@ import (
 func update(_ context.Context, a *app, args []string) error {
 	var file string
 	fs := newFlags("update")
-	both(fs.StringVar, &file, "resources", "r")
+	both(fs.StringVar, &file, "resources", "r", "JSON file with linux.resources, - for standard input; the other options do not count then")
 	var o limitOptions
 	o.define(fs)
 	rest, err := parse(fs, args, 1, 1)
@@ -33,13 +34,35 @@ func update(_ context.Context, a *app, args []string) error {
 		if r, err = readResources(file); err != nil {
 			return err
 		}
-	} else if o.rdt != "" {
-		return fmt.Errorf("--%s: linux.intelRdt is not supported", o.rdt)
+	}
+	if err := checkResctrl(o.l3, o.bandwidth); err != nil {
+		return err
 	}
 	if m := r.Memory; m != nil && m.Limit != nil && *m.Limit == -1 && m.Swap == nil {
 		m.Swap = ptr(int64(-1)) // swap cannot be limited below memory
 	}
 	return a.engine().Update(rest[0], r)
+}
+
+// resctrl is where the kernel has Intel's Resource Director Technology, if the processor has it and it is mounted.
+const resctrl = "/sys/fs/resctrl"
+
+// checkResctrl refuses what this machine or a container without a group of its own in resctrl cannot have, in runc's
+// words first.
+func checkResctrl(l3, bandwidth string) error {
+	for _, o := range []struct{ value, option, resource, words string }{
+		{l3, "l3-cache-schema", "L3", "Intel RDT/CAT: l3 cache schema is not enabled"},
+		{bandwidth, "mem-bw-schema", "MB", "Intel RDT/MBA: memory bandwidth schema is not enabled"},
+	} {
+		if o.value == "" {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(resctrl, "info", o.resource)); err != nil {
+			return fmt.Errorf("--%s: %s: resctrl is missing: %w", o.option, o.words, err)
+		}
+		return fmt.Errorf("--%s: updating a non-existent Intel RDT configuration is not supported", o.option)
+	}
+	return nil
 }
 
 // readResources reads linux.resources of runtime-spec; - is standard input.
@@ -65,7 +88,8 @@ func readResources(file string) (*specs.LinuxResources, error) {
 type limitOptions struct {
 	resources    specs.LinuxResources
 	kernelMemory bool
-	rdt          string // an option for resctrl
+	l3           string // schemata of resctrl
+	bandwidth    string
 }
 
 func (o *limitOptions) define(fs *flag.FlagSet) {
@@ -73,38 +97,37 @@ func (o *limitOptions) define(fs *flag.FlagSet) {
 	usesCPU := func() *specs.LinuxCPU { o.resources.CPU = &cpu; return &cpu }
 	var memory specs.LinuxMemory
 	usesMemory := func() *specs.LinuxMemory { o.resources.Memory = &memory; return &memory }
-	unsigned := func(name string, set func(*uint64)) {
-		fs.Func(name, "", func(s string) error {
+	unsigned := func(name, usage string, set func(*uint64)) {
+		fs.Func(name, usage, func(s string) error {
 			return number(s, func(s string) (uint64, error) { return strconv.ParseUint(s, 10, 64) }, set)
 		})
 	}
-	signed := func(name string, set func(*int64)) {
-		fs.Func(name, "", func(s string) error {
+	signed := func(name, usage string, set func(*int64)) {
+		fs.Func(name, usage, func(s string) error {
 			return number(s, func(s string) (int64, error) { return strconv.ParseInt(s, 10, 64) }, set)
 		})
 	}
-	size := func(name string, set func(*int64)) {
-		fs.Func(name, "", func(s string) error { return number(s, parseSize, set) })
+	size := func(name, usage string, set func(*int64)) {
+		fs.Func(name, usage, func(s string) error { return number(s, parseSize, set) })
 	}
-	unsigned("cpu-period", func(n *uint64) { usesCPU().Period = n })
-	signed("cpu-quota", func(n *int64) { usesCPU().Quota = n })
-	unsigned("cpu-burst", func(n *uint64) { usesCPU().Burst = n })
-	unsigned("cpu-share", func(n *uint64) { usesCPU().Shares = n })
-	unsigned("cpu-rt-period", func(n *uint64) { usesCPU().RealtimePeriod = n })
-	signed("cpu-rt-runtime", func(n *int64) { usesCPU().RealtimeRuntime = n })
-	signed("cpu-idle", func(n *int64) { usesCPU().Idle = n })
-	fs.Func("cpuset-cpus", "", func(s string) error { usesCPU().Cpus = s; return nil })
-	fs.Func("cpuset-mems", "", func(s string) error { usesCPU().Mems = s; return nil })
-	size("memory", func(n *int64) { usesMemory().Limit = n })
-	size("memory-reservation", func(n *int64) { usesMemory().Reservation = n })
-	size("memory-swap", func(n *int64) { usesMemory().Swap = n })
-	size("kernel-memory", func(*int64) { o.kernelMemory = true })
-	size("kernel-memory-tcp", func(*int64) { o.kernelMemory = true })
-	signed("pids-limit", func(n *int64) { o.resources.Pids = &specs.LinuxPids{Limit: n} })
-	fs.Func("blkio-weight", "", o.setBlockWeight)
-	for _, name := range []string{"l3-cache-schema", "mem-bw-schema"} {
-		fs.Func(name, "", func(string) error { o.rdt = name; return nil })
-	}
+	unsigned("cpu-period", "length of a period of CPU quota, in microseconds", func(n *uint64) { usesCPU().Period = n })
+	signed("cpu-quota", "CPU time in a period, in microseconds; -1 for no limit", func(n *int64) { usesCPU().Quota = n })
+	unsigned("cpu-burst", "CPU time that may be saved up from earlier periods, in microseconds", func(n *uint64) { usesCPU().Burst = n })
+	unsigned("cpu-share", "weight of its CPU time against that of others, 2 to 262144", func(n *uint64) { usesCPU().Shares = n })
+	unsigned("cpu-rt-period", "period of realtime CPU time, in microseconds", func(n *uint64) { usesCPU().RealtimePeriod = n })
+	signed("cpu-rt-runtime", "realtime CPU time in a period, in microseconds", func(n *int64) { usesCPU().RealtimeRuntime = n })
+	signed("cpu-idle", "1 to run only when nobody else does (SCHED_IDLE), 0 not to", func(n *int64) { usesCPU().Idle = n })
+	fs.Func("cpuset-cpus", "CPUs to run on, such as 0-2,5", func(s string) error { usesCPU().Cpus = s; return nil })
+	fs.Func("cpuset-mems", "memory nodes to use", func(s string) error { usesCPU().Mems = s; return nil })
+	size("memory", "memory limit: 67108864, 64M, 1.5GiB; -1 for none", func(n *int64) { usesMemory().Limit = n })
+	size("memory-reservation", "memory that is protected or, on v1, reclaimed down to under pressure", func(n *int64) { usesMemory().Reservation = n })
+	size("memory-swap", "limit of memory and swap together; -1 for none", func(n *int64) { usesMemory().Swap = n })
+	size("kernel-memory", "(ignored: kernels have no such limit any more)", func(*int64) { o.kernelMemory = true })
+	size("kernel-memory-tcp", "(ignored: kernels have no such limit any more)", func(*int64) { o.kernelMemory = true })
+	signed("pids-limit", "number of tasks; -1 for no limit", func(n *int64) { o.resources.Pids = &specs.LinuxPids{Limit: n} })
+	fs.Func("blkio-weight", "weight of its block IO, 10 to 1000", o.setBlockWeight)
+	fs.StringVar(&o.l3, "l3-cache-schema", "", "schema of the L3 cache for Intel RDT (resctrl)")
+	fs.StringVar(&o.bandwidth, "mem-bw-schema", "", "schema of the memory bandwidth for Intel RDT (resctrl)")
 }
 
 // setBlockWeight: zero changes nothing, as in runc.

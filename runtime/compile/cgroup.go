@@ -86,6 +86,9 @@ func unitName(prefix, name string) string {
 
 // makeCgroup makes the group with its limits and opens what is joined.
 func (b *builder) makeCgroup() error {
+	if b.o.NoCgroup {
+		return b.refuseLimits()
+	}
 	dir, err := b.cgroupPath()
 	if err != nil {
 		return err
@@ -100,9 +103,32 @@ func (b *builder) makeCgroup() error {
 	return b.openCgroups(dir)
 }
 
+// refuseLimits: what a container without a cgroup cannot have is said, in runc's words.
+func (b *builder) refuseLimits() error {
+	r := b.spec.Linux.Resources
+	if r == nil {
+		return nil
+	}
+	for _, limit := range []struct {
+		name string
+		set  bool
+	}{
+		{"memory", r.Memory != nil}, {"cpu", r.CPU != nil}, {"pids", r.Pids != nil}, {"blockIO", r.BlockIO != nil}, {"hugepageLimits", len(r.HugepageLimits) > 0},
+		{"network", r.Network != nil}, {"rdma", len(r.Rdma) > 0}, {"unified", len(r.Unified) > 0}, {"devices", len(r.Devices) > 0},
+	} {
+		if limit.set {
+			return bad("linux.resources."+limit.name, "cannot set %s limit: container could not join or create cgroup; give linux.cgroupsPath one that you may write, or none of linux.resources", limit.name)
+		}
+	}
+	return nil
+}
+
 // openCgroups opens the join files: tasks of each v1 hierarchy, memory last; cgroup.procs of v2. With a new
 // cgroup namespace it opens the way out of the memory group too, see unshare.
 func (b *builder) openCgroups(dir string) error {
+	if b.o.NoCgroup {
+		return nil
+	}
 	facts := b.o.Facts.Cgroup
 	for _, h := range hierarchies(facts) {
 		file := path.Join(h.mount, b.execGroup(b.subCgroup(dir, h.controllers), h.has("freezer")), "tasks")
@@ -193,7 +219,9 @@ func (b *builder) mountCgroups(m mount) error {
 		return err
 	}
 	for _, h := range hierarchies(facts) {
-		b.mountHierarchy(m, h, dir)
+		if !b.o.NoCgroup { // its own group is what it may see
+			b.mountHierarchy(m, h, dir)
+		}
 	}
 	if b.unifiedIn {
 		b.mountUnified(m, dir)

@@ -114,9 +114,24 @@ func (b *builder) session() error {
 	return nil
 }
 
+// findProgram has create tell that there is no program. A relative path is left to exec, which knows the directory.
+func (b *builder) findProgram() {
+	if b.o.Gate == "" {
+		return
+	}
+	list := candidates(b.proc.Args[0], environment(b.proc.Env))
+	for _, c := range list {
+		if !path.IsAbs(c) {
+			return
+		}
+	}
+	b.then(plan.Find(list, b.proc.Args[0]))
+}
+
 // waitForStart stands between create and start, and runs the hooks of start. A filter that asks a listener is
 // loaded before the gate: later there may be nobody to hand its descriptor to.
 func (b *builder) waitForStart(filter []plan.Op) []plan.Op {
+	b.findProgram()
 	start := b.hooks().StartContainer
 	state := plan.NoSlot
 	if len(start) > 0 {

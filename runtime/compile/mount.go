@@ -106,7 +106,7 @@ func (b *builder) checkMount(m *mount) error {
 // container's mount namespace before the root changes. The parent does it for what only it can see: sources
 // in the private mount namespace, before there is a process; and for a container in a user namespace, whose
 // root may not be able to reach the source, all others, in the container's mount namespace, so that flags of
-// the host's mounts stay locked.
+// the host's mounts stay locked. A parent without privileges can reach no more than the container's root, who is it.
 func (b *builder) takeTrees() {
 	for i := range b.mounts {
 		m := &b.mounts[i]
@@ -123,7 +123,7 @@ func (b *builder) takeTrees() {
 			m.tree = b.p.NewSlot(m.source)
 		}
 	}
-	if b.ns.has(plan.NewUser) {
+	if b.ns.has(plan.NewUser) && !b.unprivileged() {
 		b.takeCrossing()
 	}
 }

@@ -174,13 +174,33 @@ func (b *builder) enterUser() {
 	case b.ns.fresh&plan.NewUser != 0:
 		b.raiseLimits()
 		b.then(
-			plan.UnshareNS(plan.NewUser),
+			b.unshareUser(),
 			plan.Meet("user", plan.ParentWaits, plan.NoSlot, 0),
-			plan.MapIDs(mapText(b.spec.Linux.UIDMappings), mapText(b.spec.Linux.GIDMappings), false),
+			plan.MapIDs(mapText(b.spec.Linux.UIDMappings), mapText(b.spec.Linux.GIDMappings), b.deniesGroups()),
 			plan.Meet("mapped", plan.InitWaits, plan.NoSlot, 0),
 			plan.Bare(plan.MapRoot),
 		)
 	}
+}
+
+// unprivileged: the parent is no root. It is then the owner of the user namespace and nothing beyond.
+func (b *builder) unprivileged() bool {
+	const sysAdmin = 21
+	return !b.o.Facts.HasCap(sysAdmin)
+}
+
+func (b *builder) unshareUser() plan.Op {
+	if b.unprivileged() {
+		return plan.UnshareVisibly(plan.NewUser)
+	}
+	return plan.UnshareNS(plan.NewUser)
+}
+
+// deniesGroups: without privileges one's own group can be mapped if setgroups(2) is given up for it
+// (user_namespaces(7)); other maps are written by newgidmap, which is privileged.
+func (b *builder) deniesGroups() bool {
+	gids := b.spec.Linux.GIDMappings
+	return b.unprivileged() && b.ns.fresh&plan.NewUser != 0 && len(gids) == 1 && gids[0].Size == 1
 }
 
 // unshare makes the namespaces that the clone did not. The cgroup namespace takes the groups that the process

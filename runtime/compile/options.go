@@ -46,6 +46,9 @@ type Options struct {
 	// KillGroup: an exec joins a group "exec-<ID>" of its own below the container's in one hierarchy, so
 	// that whatever it forks can be found and killed. The engine makes the group.
 	KillGroup bool
+	// NoCgroup: the process stays in the caller's cgroups, who may make none, and no limit can be set. Where there
+	// is no cgroup hierarchy at all it is so, too.
+	NoCgroup bool
 	// SubCgroups are existing groups below the container's that an exec joins instead, by controller; "" is
 	// for the controllers that are not in it.
 	SubCgroups map[string]string

@@ -80,6 +80,9 @@ func hostID(maps []specs.LinuxIDMapping, id uint32) (uint32, bool) {
 // checkUser wants the process's ids to exist in its user namespace.
 func (b *builder) checkUser() error {
 	u := b.proc.User
+	if b.deniesGroups() && len(u.AdditionalGids) > 0 {
+		return bad("process.user.additionalGids", "cannot set any additional groups in a rootless container: its linux.gidMappings are one id")
+	}
 	if _, ok := hostID(b.spec.Linux.UIDMappings, u.UID); !ok {
 		return bad("process.user.uid", "%d is not in linux.uidMappings", u.UID)
 	}

@@ -22,7 +22,7 @@ import (
 // Errors of a Command.
 var (
 	ErrNoContainer = errors.New("container does not exist")
-	ErrExists      = errors.New("a container with this id exists already")
+	ErrExists      = errors.New("container with given ID already exists") // runc's words
 	ErrBusy        = errors.New("another command is at work on this container")
 	ErrStatus      = errors.New("the container's status does not allow it")
 )
@@ -69,6 +69,12 @@ func NewCommand(cfg CommandConfig) *Command {
 // Gate is the path of the FIFO that a plan for Create waits at.
 func (c *Command) Gate(id string) string { return filepath.Join(c.dir(id), "gate") }
 
+// Group gives the path of a container's cgroup within each hierarchy, "" for one that has none.
+func (c *Command) Group(id string) (string, error) {
+	r, err := c.read(id)
+	return r.Cgroup, err
+}
+
 // Config reads the specification of a container as it was at create.
 func (c *Command) Config(id string) ([]byte, error) {
 	if err := CheckID(id); err != nil {
@@ -92,15 +98,15 @@ func (c *Command) warn(format string, args ...any) {
 // CheckID keeps ids out of other directories: they become parts of paths.
 func CheckID(id string) error {
 	if id == "" {
-		return errors.New("container id is empty")
+		return errors.New("container id cannot be empty")
 	}
 	for _, c := range id {
 		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune("_+-.", c) {
-			return fmt.Errorf("container id %q: only letters, digits and _ + - . are allowed", id)
+			return fmt.Errorf("container id %q: invalid container ID format: only letters, digits and _ + - . are allowed", id)
 		}
 	}
 	if id == "." || id == ".." || len(id) > 255 {
-		return fmt.Errorf("container id %q: not a name for a directory", id)
+		return fmt.Errorf("container id %q: invalid container ID format: not a name for a directory", id)
 	}
 	return nil
 }

@@ -25,6 +25,8 @@ type CommandRequest struct {
 	Plan *plan.Plan
 	// Console gets the terminal's master, which is the receiver's own. May be nil.
 	Console func(master *os.File) error
+	// Prepare is called with the container's directory before anything else is made. May be nil.
+	Prepare func(dir string) error
 	// PreserveFDs is how many of our descriptors from 3 on the plan opens.
 	PreserveFDs int
 }
@@ -54,7 +56,13 @@ func (c *Command) launch(ctx context.Context, req CommandRequest, end int) (*Pro
 		return nil, err
 	}
 	defer ct.close()
-	group, err := c.freeGroup(req.Plan)
+	if req.Prepare != nil {
+		err = req.Prepare(c.dir(req.ID))
+	}
+	group := ""
+	if err == nil {
+		group, err = c.freeGroup(req.Plan)
+	}
 	var p *Process
 	if err == nil {
 		p, err = ct.carryOut(ctx, req, group, end)

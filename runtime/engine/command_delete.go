@@ -141,7 +141,11 @@ func (c *Command) Delete(ctx context.Context, id string, force bool) error {
 		return err
 	}
 	if s := ct.status(n); s == string(specs.StateRunning) && !force {
-		return statusError(fmt.Sprintf("delete container %s: it is %s; kill it first, or use --force", id, s))
+		r := reading{notes: n, status: s}
+		if paused, err := c.frozen(r); err == nil && paused {
+			s = StatusPaused
+		}
+		return statusError(fmt.Sprintf("cannot delete container %s that is not stopped: %s; kill it first, or use --force", id, s))
 	}
 	return ct.remove(ctx)
 }

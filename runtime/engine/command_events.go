@@ -16,7 +16,9 @@ import (
 type Usage struct {
 	cgroup.Stats
 	cgroup.Details
-	Memory map[string]uint64 // memory.stat as it is
+	cgroup.CPUDetails
+	Kernel *cgroup.KernelMemory // nil on v2
+	Memory map[string]uint64    // memory.stat as it is
 }
 
 // Usage reads the counters of a container's cgroup.
@@ -32,7 +34,11 @@ func (c *Command) Usage(id string) (Usage, error) {
 	if err != nil {
 		return Usage{}, fmt.Errorf("measure container %s: %w", id, err)
 	}
-	return Usage{Stats: stats, Details: tree.Details(r.Cgroup), Memory: tree.MemoryCounters(r.Cgroup)}, nil
+	u := Usage{Stats: stats, Details: tree.Details(r.Cgroup), CPUDetails: tree.CPUDetails(r.Cgroup), Memory: tree.MemoryCounters(r.Cgroup)}
+	if kernel, ok := tree.KernelMemory(r.Cgroup); ok {
+		u.Kernel = &kernel
+	}
+	return u, nil
 }
 
 // oomLook is how often the count of OOM kills is read. That costs 20 µs, works alike on v1 and v2, and wakes no kernel

@@ -29,16 +29,16 @@ func (c *Command) Exec(ctx context.Context, req CommandExec) (*Process, error) {
 		return nil, err
 	}
 	if rd.status != string(specs.StateRunning) && rd.status != string(specs.StateCreated) {
-		return nil, statusError(fmt.Sprintf("exec in container %s: it is %s", req.Container, rd.status))
+		return nil, statusError(fmt.Sprintf("exec in container %s: cannot exec in a %s container", req.Container, rd.status))
 	}
 	if paused, err := c.frozen(rd); err != nil {
 		return nil, fmt.Errorf("exec in container %s: %w", req.Container, err)
 	} else if paused && !req.IgnorePaused {
-		return nil, statusError(fmt.Sprintf("exec in container %s: it is paused; resume it first, or use --ignore-paused", req.Container))
+		return nil, statusError(fmt.Sprintf("exec in container %s: cannot exec in a paused container (use --ignore-paused to override)", req.Container))
 	}
 	target, err := openProcess(rd.proc)
 	if errors.Is(err, ErrGone) {
-		return nil, statusError(fmt.Sprintf("exec in container %s: it has stopped", req.Container))
+		return nil, statusError(fmt.Sprintf("exec in container %s: cannot exec in a stopped container", req.Container))
 	}
 	if err != nil {
 		return nil, err

@@ -20,10 +20,10 @@ func (c *Command) group(verb, id string) (*cgroup.Tree, reading, error) {
 		return nil, r, err
 	}
 	if s := specs.ContainerState(r.status); s == specs.StateStopped || s == specs.StateCreating {
-		return nil, r, statusError(fmt.Sprintf("%s container %s: it is %s", verb, id, s))
+		return nil, r, statusError(fmt.Sprintf("%s container %s: container not running: it is %s", verb, id, s))
 	}
 	if r.Cgroup == "" {
-		return nil, r, fmt.Errorf("%s container %s: it has no cgroup", verb, id)
+		return nil, r, fmt.Errorf("%s container %s: it has no cgroup: who made it may make none (see --rootless)", verb, id)
 	}
 	tree, err := c.cgroups()
 	return tree, r, err
@@ -63,12 +63,15 @@ func (c *Command) Pause(ctx context.Context, id string) error {
 // Resume lets the processes of a paused container run again.
 func (c *Command) Resume(id string) error {
 	tree, r, err := c.group("resume", id)
+	if errors.Is(err, ErrStatus) {
+		return statusError(fmt.Sprintf("resume container %s: container not paused: it is %s", id, r.status))
+	}
 	if err != nil {
 		return err
 	}
 	paused, err := c.frozen(r)
 	if err == nil && !paused {
-		return statusError(fmt.Sprintf("resume container %s: it is %s, not paused", id, r.status))
+		return statusError(fmt.Sprintf("resume container %s: container not paused: it is %s", id, r.status))
 	}
 	if err == nil {
 		err = tree.Thaw(r.Cgroup)

@@ -25,7 +25,7 @@ func (c *Command) Start(ctx context.Context, id string) error {
 		return err
 	}
 	if s := ct.status(n); s != string(specs.StateCreated) {
-		return statusError(fmt.Sprintf("start container %s: it is %s, not created", id, s))
+		return statusError(fmt.Sprintf("start container %s: %s", id, whyNotStart(s)))
 	}
 	if err := openGate(ctx, c.Gate(id)); err != nil {
 		return fmt.Errorf("start container %s: %w", id, err)
@@ -35,6 +35,17 @@ func (c *Command) Start(ctx context.Context, id string) error {
 	}
 	_ = os.Remove(c.Gate(id))
 	return ct.poststart(ctx, n)
+}
+
+// whyNotStart has runc's words.
+func whyNotStart(status string) string {
+	switch specs.ContainerState(status) {
+	case specs.StateStopped:
+		return "cannot start a container that has stopped"
+	case specs.StateRunning:
+		return "cannot start an already running container"
+	}
+	return fmt.Sprintf("cannot start a container in the %s state", status)
 }
 
 // openGate writes the byte and waits until init has gone through exec or has died. Init holds the gate open,

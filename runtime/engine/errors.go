@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 
 	"github.com/cri-mini/cri-mini/runtime/plan"
@@ -34,10 +35,17 @@ func (e *OpError) Error() string {
 		return fmt.Sprintf("op %d %s: init was killed: out of memory: the memory limit is too small for a start", e.Index, e.Summary)
 	case e.Killed:
 		return fmt.Sprintf("op %d %s: init was killed", e.Index, e.Summary)
+	case e.lacksProgram(): // runc's words: podman and docker find out by them what is wrong
+		return fmt.Sprintf("op %d %s: executable file not found in $PATH: %v", e.Index, e.Summary, e.Err)
 	case e.Kind == plan.Exec && e.Errno() == syscall.ENOEXEC:
 		return fmt.Sprintf("op %d %s: %v: a program for another architecture, or a script without a #! line", e.Index, e.Summary, e.Err)
 	}
 	return fmt.Sprintf("op %d %s: %v", e.Index, e.Summary, e.Err)
+}
+
+// lacksProgram: a name without a slash was looked for.
+func (e *OpError) lacksProgram() bool {
+	return (e.Kind == plan.Exec || e.Kind == plan.FindProgram) && e.Errno() == syscall.ENOENT && !strings.Contains(e.Summary, "/")
 }
 
 // explainHook words the failure of a hook that init ran. Its errno says which kind of failure it was: ECHILD, and

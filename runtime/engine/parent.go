@@ -153,7 +153,8 @@ func (r *run) fifo(op *plan.Op) error {
 		return err
 	}
 	r.fill(op.Slot[0], fd)
-	if err := unix.Fchown(fd, int(op.Num[0]), int(op.Num[1])); err != nil {
+	err = unix.Fchown(fd, int(op.Num[0]), int(op.Num[1]))
+	if err != nil && os.Geteuid() == 0 { // a user's are his own, and so his container's
 		return fmt.Errorf("change owner: %w", err)
 	}
 	return unix.SetNonblock(fd, op.Num[2]&plan.OpenNonblock != 0)
@@ -303,11 +304,25 @@ func writeIDMaps(pid int, op *plan.Op) error {
 			return fmt.Errorf("deny setgroups: %w", err)
 		}
 	}
-	if err := os.WriteFile(dir+"/uid_map", []byte(op.Str[0]), 0); err != nil {
-		return fmt.Errorf("write uid map %q: %w", op.Str[0], err)
+	if err := writeIDMap(pid, "uid", op.Str[0]); err != nil {
+		return err
 	}
-	if err := os.WriteFile(dir+"/gid_map", []byte(op.Str[1]), 0); err != nil {
-		return fmt.Errorf("write gid map %q: %w", op.Str[1], err)
+	return writeIDMap(pid, "gid", op.Str[1])
+}
+
+// writeIDMap writes one map. A user may write only that of his own id; for the ids that /etc/subuid and /etc/subgid
+// give him there are newuidmap(1) and newgidmap(1), which are privileged.
+func writeIDMap(pid int, kind, text string) error {
+	err := os.WriteFile("/proc/"+strconv.Itoa(pid)+"/"+kind+"_map", []byte(text), 0)
+	if errors.Is(err, unix.EPERM) && os.Geteuid() != 0 {
+		out, toolErr := exec.Command("new"+kind+"map", append([]string{strconv.Itoa(pid)}, strings.Fields(text)...)...).CombinedOutput()
+		if toolErr == nil {
+			return nil
+		}
+		err = fmt.Errorf("%w, and new%smap, which could do it: %w %s", err, kind, toolErr, bytes.TrimSpace(out))
+	}
+	if err != nil {
+		return fmt.Errorf("write %s map %q: %w", kind, text, err)
 	}
 	return nil
 }

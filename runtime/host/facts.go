@@ -98,6 +98,9 @@ type Facts struct {
 	// SeccompLib is the version of libseccomp that compiles profiles, filled
 	// by whoever links it; empty when nobody does.
 	SeccompLib string `json:"seccompLib,omitempty"`
+	// SeccompAPI is what that library and this kernel can do together
+	// (seccomp_api_get(3)).
+	SeccompAPI uint `json:"seccompAPI,omitempty"`
 	// SeccompActions are those that the kernel knows ("kill_process", "log").
 	SeccompActions []string `json:"seccompActions,omitempty"`
 

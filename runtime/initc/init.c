@@ -990,6 +990,17 @@ static int op_join(const struct op *op)
 	return hide();
 }
 
+/*
+ * A parent without privileges reaches our files in /proc only while we are dumpable. All that can be seen then is what
+ * the same user gave us; map_root, which comes as soon as the maps are written, hides us again.
+ */
+static int op_unshare(const struct op *op)
+{
+	if (syscall(SYS_unshare, (int)op->num[0]))
+		return -1;
+	return op->num[1] ? prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) : hide();
+}
+
 static int groups_denied; /* this user namespace forbids setgroups(2) (user_namespaces(7)) */
 
 static int set_ids(uid_t uid, gid_t gid, size_t ngroups, const void *groups)
@@ -1255,6 +1266,27 @@ static int lower_preserved(uint64_t n)
 	return 0;
 }
 
+/* As exec will find it, but for the rights of another user. */
+static int op_find_program(const struct op *op)
+{
+	char **candidates = vector(op, 0);
+	int denied = 0;
+	struct stat st;
+
+	for (; *candidates; candidates++) {
+		if (stat(*candidates, &st) == 0) {
+			if (S_ISREG(st.st_mode) && faccessat(AT_FDCWD, *candidates, X_OK, AT_EACCESS) == 0)
+				return 0;
+			denied = 1;
+		} else if (errno != ENOENT && errno != ENOTDIR) {
+			denied |= errno == EACCES;
+			if (errno != EACCES)
+				return -1;
+		}
+	}
+	return fail(denied ? EACCES : ENOENT);
+}
+
 static int op_exec(const struct op *op)
 {
 	char **candidates = vector(op, 0), **argv = vector(op, 1), **envp = vector(op, 2);
@@ -1313,7 +1345,7 @@ static int run(const struct op *op)
 	case OP_JOIN:
 		return op_join(op);
 	case OP_UNSHARE:
-		return syscall(SYS_unshare, (int)num[0]) ? -1 : hide();
+		return op_unshare(op);
 	case OP_MAP_ROOT:
 		return op_map_root();
 	case OP_FORK:
@@ -1393,6 +1425,8 @@ static int run(const struct op *op)
 	case OP_SECCOMP:
 		return op_seccomp(op);
 
+	case OP_FIND_PROGRAM:
+		return op_find_program(op);
 	case OP_EXEC:
 		return op_exec(op);
 	case OP_PAUSE:

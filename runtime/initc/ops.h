@@ -43,7 +43,7 @@ enum op_kind {
 	OP_HOOK = 13, /* slot0=state str0=kind str1=path list0=args list1=env num0=timeout */
 	OP_BARRIER = 14, /* str0=name num0=waits num1=first num2=slots */
 	OP_JOIN = 15, /* slot0=ns num0=type */
-	OP_UNSHARE = 16, /* num0=flags */
+	OP_UNSHARE = 16, /* num0=flags num1=visible */
 	OP_FORK = 17, /*  */
 	OP_SETSID = 18, /*  */
 	OP_CGROUP_JOIN = 19, /* slot0=file str0=controller */
@@ -89,6 +89,7 @@ enum op_kind {
 	OP_NET_DEVICE = 59, /* str0=device str1=name */
 	OP_COPY_UP = 60, /* slot0=>out slot1=root str0=path list0=options num0=attrs */
 	OP_RESCTRL = 61, /* str0=group str1=monitor list0=schemata num0=make */
+	OP_FIND_PROGRAM = 62, /* str0=name list0=candidates */
 	OP_KINDS
 };
 
@@ -139,6 +140,7 @@ static const unsigned char op_sides[OP_KINDS] = {
 	[OP_MAP_ROOT] = 1,
 	[OP_CPU_AFFINITY] = 1,
 	[OP_MEMORY_POLICY] = 1,
+	[OP_FIND_PROGRAM] = 1,
 };
 
 #endif

@@ -160,6 +160,13 @@ func UnshareNS(flags uint64) Op {
 	return o
 }
 
+// UnshareVisibly makes a user namespace whose maps a parent without privileges can write.
+func UnshareVisibly(flags uint64) Op {
+	o := UnshareNS(flags)
+	o.Num[1] = bit(true)
+	return o
+}
+
 // Bare makes an init op without arguments: Fork, Setsid, NoNewPrivs, Pause, Exit, MapRoot.
 func Bare(kind Kind) Op { return op(kind, Init) }
 
@@ -386,6 +393,13 @@ func CopyToTmpfs(out, root Slot, path string, options []string, attrs uint64) Op
 func PrepareResctrl(group, monitor string, schemata []string, makes uint64) Op {
 	o := named(Resctrl, Parent, group, monitor)
 	o.List[0], o.Num[0] = schemata, makes
+	return o
+}
+
+// Find looks for the program that Execute will be of.
+func Find(candidates []string, name string) Op {
+	o := named(FindProgram, Init, name)
+	o.List[0] = candidates
 	return o
 }
 

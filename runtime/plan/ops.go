@@ -67,6 +67,7 @@ const (
 	NetDevice
 	CopyUp
 	Resctrl
+	FindProgram
 	kinds
 )
 
@@ -252,8 +253,8 @@ var table = [kinds]def{
 		doc:   "Enters the namespace or, for a pidfd, all the named namespaces of that process (setns(2)). The kernel checks the type.",
 		needs: "CAP_SYS_ADMIN over it", makes: "nothing", undone: withProcess, repeat: "yes"},
 	Unshare: {name: "unshare", c: "UNSHARE", sides: [2]Side{Init},
-		nums:  [6]num{{"flags", cloneFlags}},
-		doc:   "Makes new namespaces for this process (unshare(2)): the cgroup namespace after the cgroups were joined, the others after the user namespace that shall own them.",
+		nums:  [6]num{{"flags", cloneFlags}, {"visible", boolean}},
+		doc:   "Makes new namespaces for this process (unshare(2)): the cgroup namespace after the cgroups were joined, the others after the user namespace that shall own them. With visible the files of this process in /proc stay its user's until the next op that hides it, so that a parent without privileges can write the maps.",
 		needs: "CAP_SYS_ADMIN", makes: "namespaces", undone: withProcess, repeat: "no"},
 	Fork: {name: "fork", c: "FORK", sides: [2]Side{Init},
 		doc:   "Goes on in a child that has the same parent (CLONE_PARENT): PID and time namespaces take effect for children only. The new pid is stored in the progress page; the first process exits with status 0.",
@@ -374,6 +375,8 @@ var table = [kinds]def{
 		doc: "Sends a descriptor that crossed a barrier, the terminal's master or the seccomp notify descriptor, to a listening socket.", needs: "a listener", makes: "nothing", undone: "–", repeat: "no"},
 	Exec: {name: "exec", c: "EXEC", sides: [2]Side{Init}, lists: [3]string{"candidates", "args", "env"}, nums: [6]num{{"preserve_fds", dec}},
 		doc: "Resets signals, marks every descriptor from 3+preserve_fds on close-on-exec (CVE-2024-21626), and execs the first candidate that exists; EACCES of one is remembered over ENOENT of the rest. The preserved descriptors come in the last preserve_fds slots and are put down to 3 and following just before. End of file on the sync socket with the progress page here means that the program runs.", needs: "the program", makes: "nothing", undone: withProcess, repeat: "no"},
+	FindProgram: {name: "find_program", c: "FIND_PROGRAM", sides: [2]Side{Init}, strs: [4]string{"name"}, lists: [3]string{"candidates"},
+		doc: "Looks whether one of the candidates of the later exec is a file that can be executed, so that create, and not start, says that there is none.", needs: "the root", makes: "nothing", undone: "–", repeat: "yes"},
 	Pause: {name: "pause", c: "PAUSE", sides: [2]Side{Init},
 		doc: "Stays as PID 1 of a shared PID namespace and reaps, until it is killed. Closes every descriptor but the standard streams first, the sync socket with them; SIGTERM and SIGINT end it.", needs: "a PID namespace", makes: "nothing", undone: withProcess, repeat: "no"},
 	Exit: {name: "exit", c: "EXIT", sides: [2]Side{Init},

@@ -94,6 +94,8 @@ func (p *Plan) Summary(i int) string {
 		if len(op.List[1]) > 0 {
 			return "exec " + op.List[1][0]
 		}
+	case FindProgram:
+		return "find program to exec " + s[0]
 	case Join, CgroupJoin:
 		return name + " " + p.slotName(op.Slot[0])
 	case Rlimit:

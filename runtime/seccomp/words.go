@@ -134,6 +134,12 @@ func LibraryVersion() string {
 	return fmt.Sprintf("%d.%d.%d", major, minor, micro)
 }
 
+// APILevel is what libseccomp and this kernel can do together (seccomp_api_get(3)); 0 means not even filters.
+func APILevel() uint {
+	level, _ := lib.GetAPI()
+	return level
+}
+
 // CheckLibrary reports at the start of a program what would otherwise be found
 // at the first container: a shared libseccomp that is too old.
 func CheckLibrary() error {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"slices"
@@ -38,6 +39,40 @@ func TestStatusFeatures(t *testing.T) {
 	if !slices.Equal(names, []string{"", "other"}) {
 		t.Errorf("handlers: %q", names)
 	}
+}
+
+// TestFiltersAreCompiledOnce: a second container with the same seccomp profile compiles nothing, nor does an exec.
+func TestFiltersAreCompiledOnce(t *testing.T) {
+	n := start(t)
+	compiled := func() (count int, api int) {
+		t.Helper()
+		r, err := n.Runtime.Status(n.ctx(), &criapi.StatusRequest{Verbose: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var info struct {
+			SeccompFiltersCompiled int
+			Host                   struct{ SeccompAPI int }
+		}
+		if err := json.Unmarshal([]byte(r.Info["config"]), &info); err != nil {
+			t.Fatal(err)
+		}
+		return info.SeccompFiltersCompiled, info.Host.SeccompAPI
+	}
+	profile := secure(func(s *criapi.LinuxContainerSecurityContext) {
+		s.Seccomp = &criapi.SecurityProfile{ProfileType: criapi.SecurityProfile_RuntimeDefault}
+	})
+	p := n.runPod("filters")
+	p.run("first", "", idle, profile)
+	first, api := compiled()
+	if first == 0 || api < 3 {
+		t.Errorf("%d filters compiled for a container with a profile; API level %d", first, api)
+	}
+	p.run("second", "", idle, profile).exec("true")
+	if again, _ := compiled(); again != first {
+		t.Errorf("%d filters compiled for the same profile again", again-first)
+	}
+	n.removeAll()
 }
 
 // TestWhoRuns: user and groups of the process, as status and the process itself tell them.
