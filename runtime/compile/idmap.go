@@ -15,6 +15,8 @@ func (b *builder) idmap(m *mount, spec specs.Mount) (plan.Slot, error) {
 	switch {
 	case !m.bind && m.layers == nil || m.remount:
 		return plan.NoSlot, bad(m.field+".uidMappings", "are for bind mounts and for overlays without an upper directory only")
+	case b.unprivileged():
+		return plan.NoSlot, bad(m.field+".uidMappings", "idmapped mounts take privileges over the file system, which a rootless runtime lacks")
 	case !b.o.Facts.IdmapMounts:
 		return plan.NoSlot, bad(m.field+".uidMappings", "this kernel has no idmapped mounts")
 	case len(uids) == 0 && len(gids) == 0 && joined:

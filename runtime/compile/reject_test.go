@@ -92,6 +92,13 @@ func TestReject(t *testing.T) {
 			mapped(specs.Mount{UIDMappings: ids(0, 1, 2), GIDMappings: ids(0, 1, 2)})(s, o)
 			o.Facts.IdmapMounts = false
 		}, "mounts[7].uidMappings: this kernel has no idmapped mounts"},
+		{"idmap without privileges", func(s *specs.Spec, o *Options) {
+			mapped(specs.Mount{UIDMappings: ids(0, 1, 2), GIDMappings: ids(0, 1, 2)})(s, o)
+			o.Facts.Caps = 0
+		}, "mounts[7].uidMappings: idmapped mounts take privileges"},
+		{"limit without a cgroup", func(s *specs.Spec, o *Options) {
+			s.Linux.Resources, o.NoCgroup = &specs.LinuxResources{Pids: &specs.LinuxPids{}}, true
+		}, "linux.resources.pids: cannot set pids limit: container could not join or create cgroup"},
 		{"tmpcopyup of a bind", bind("/x", "/srv", "tmpcopyup"), "mounts[7].options: tmpcopyup is for a new tmpfs only"},
 		{"tmpcopyup of sysfs", func(s *specs.Spec, _ *Options) { s.Mounts[5].Options = []string{"tmpcopyup"} }, "mounts[5].options: tmpcopyup is for a new tmpfs only"},
 		{"mount without type", func(s *specs.Spec, _ *Options) { s.Mounts[1].Type = "" }, "mounts[1].type: is empty"},
