@@ -12,6 +12,9 @@ import (
 // DefaultRunDir is used where an input gives no RunDir.
 const DefaultRunDir = "/run/cri-mini"
 
+// maxCgroup bounds a cgroup_parent in bytes: what makes a path that the kernel does not take is said when the pod is run.
+const maxCgroup = 2048
+
 // cgroupRoot is the parent of pods that were given none.
 const cgroupRoot = "/cri-mini"
 
@@ -51,6 +54,8 @@ func cgroupParent(pod *criapi.PodSandboxConfig) (string, error) {
 		return "", badPod("linux.cgroup_parent", `%q contains ".."`, parent)
 	case strings.ContainsAny(parent, "\x00\n:"):
 		return "", badPod("linux.cgroup_parent", "%q holds ':', a newline or a NUL byte", parent)
+	case len(parent) > maxCgroup:
+		return "", badPod("linux.cgroup_parent", "has %d bytes, at most %d leave room for what comes around it in a path", len(parent), maxCgroup)
 	}
 	return path.Join("/", parent), nil
 }

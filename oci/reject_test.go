@@ -195,6 +195,7 @@ func TestPodRejects(t *testing.T) {
 		{"hostname slash", func(in *PodInput) { in.Config.Hostname = "a/b" }, pc + `hostname: "a/b" may hold only letters, digits, '-', '_' and '.'`},
 		{"relative log directory", func(in *PodInput) { in.Config.LogDirectory = "log" }, pc + `log_directory: "log" is relative; give an absolute path`},
 		{"cgroup parent climbs", func(in *PodInput) { in.Config.Linux.CgroupParent = "/a/../../b" }, pc + `linux.cgroup_parent: "/a/../../b" contains ".."`},
+		{"long cgroup parent", func(in *PodInput) { in.Config.Linux.CgroupParent = strings.Repeat("/a", 3000) }, pc + "linux.cgroup_parent: has 6000 bytes, at most 2048 leave room for what comes around it in a path"},
 		{"group alone", func(in *PodInput) { in.Config.Linux.SecurityContext.RunAsGroup = one(1) }, pc + "linux.security_context.run_as_group: is set without run_as_user"},
 		{"user of pause", pause(func(s *criapi.LinuxSandboxSecurityContext) { s.RunAsUser = one(-1) }), pc + "linux.security_context.run_as_user: is negative"},
 		{"unmapped user of pause", pause(func(s *criapi.LinuxSandboxSecurityContext) {

@@ -605,3 +605,24 @@ func BenchmarkStats(b *testing.B) {
 		}
 	}
 }
+
+// TestWhatCannotBeIsGone: a path that the kernel takes for none can be killed and removed like any that is absent.
+func TestWhatCannotBeIsGone(t *testing.T) {
+	tree, root := realTree(t)
+	for name, path := range map[string]string{
+		"too long": root + strings.Repeat("/a", 2500), "a name too long": root + "/" + strings.Repeat("a", 5000), "below a file": "/cgroup.procs/a",
+	} {
+		if err := tree.Create(t.Context(), path, nil); err == nil {
+			t.Errorf("%s: it can be made", name)
+		}
+		if err := tree.Kill(t.Context(), path); err != nil {
+			t.Errorf("%s: %.200s", name, err)
+		}
+		if err := tree.Remove(t.Context(), path); err != nil {
+			t.Errorf("%s: %.200s", name, err)
+		}
+		if n := tree.OOMKills(path); n != 0 {
+			t.Errorf("%s: %d kills", name, n)
+		}
+	}
+}

@@ -115,10 +115,13 @@ func walk(dir string, visit func(dir string) error) error {
 }
 
 // ignoreAbsent drops the errors that say that a cgroup is gone: ENODEV is what
-// an open file gives whose cgroup was removed.
+// an open file gives whose cgroup was removed; the last two say that there can
+// never have been one: the path is too long, or leads through a file.
 func ignoreAbsent(err error) error {
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
-		return nil
+	for _, gone := range []error{fs.ErrNotExist, unix.ENODEV, unix.ENAMETOOLONG, unix.ENOTDIR} {
+		if errors.Is(err, gone) {
+			return nil
+		}
 	}
 	return err
 }

@@ -42,7 +42,7 @@ func removeDir(ctx context.Context, dir string) error {
 	deadline := time.Now().Add(busyLimit)
 	for wait := 100 * time.Microsecond; ; wait = min(2*wait, 20*time.Millisecond) {
 		err := unix.Rmdir(dir)
-		if err == nil || errors.Is(err, unix.ENOENT) {
+		if ignoreAbsent(err) == nil {
 			return nil
 		}
 		if !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EINTR) {
