@@ -3,6 +3,7 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -78,6 +79,9 @@ func (m *Manager) targetPIDNS(c *Container) (string, error) {
 	return "/proc/" + strconv.Itoa(pid) + "/ns/pid", nil
 }
 
+// maxDeviceFiles bounds the files that are looked at below the directories that a container asks for as devices.
+const maxDeviceFiles = 1 << 15
+
 // nodeDevices stats the device nodes that a container asks for, or all of /dev for a privileged one.
 func nodeDevices(config *criapi.ContainerConfig) ([]oci.NodeDevice, error) {
 	var out []oci.NodeDevice
@@ -105,11 +109,15 @@ func nodeDevices(config *criapi.ContainerConfig) ([]oci.NodeDevice, error) {
 	if config.GetLinux().GetSecurityContext().GetPrivileged() {
 		roots = append(roots, "/dev")
 	}
+	seen := 0
 	for _, root := range roots {
 		if !filepath.IsAbs(root) {
 			continue // oci says which field is wrong
 		}
 		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			if seen++; seen > maxDeviceFiles {
+				return fmt.Errorf("more than %d files are below the directories of devices; name the devices: %w", maxDeviceFiles, ErrInvalid)
+			}
 			if err != nil {
 				return nil
 			}
@@ -127,7 +135,7 @@ func nodeDevices(config *criapi.ContainerConfig) ([]oci.NodeDevice, error) {
 			return nil
 		})
 		if err != nil {
-			return nil, fmt.Errorf("list devices below %s: %w", root, err)
+			return nil, fmt.Errorf("container config: devices: list %s: %w", root, err)
 		}
 	}
 	return out, nil
@@ -141,21 +149,37 @@ func readProfile(path string, err error) ([]byte, error) {
 	if path == "" {
 		return nil, nil
 	}
-	st, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("linux.security_context.seccomp.localhost_ref: %s does not exist on this node: %w", path, ErrInvalid)
+	b, err := readRegular(path, profileLimit)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		err = fmt.Errorf("%s does not exist on this node: %w", path, ErrInvalid)
+	case err != nil:
+		err = fmt.Errorf("read profile: %w", err)
+	case len(b) > profileLimit:
+		err = fmt.Errorf("%s has more than %d bytes: %w", path, profileLimit, ErrInvalid)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("linux.security_context.seccomp.localhost_ref: read profile: %w", err)
-	}
-	if st.Size() > profileLimit {
-		return nil, fmt.Errorf("linux.security_context.seccomp.localhost_ref: %s has %d bytes, at most %d: %w", path, st.Size(), profileLimit, ErrInvalid)
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("linux.security_context.seccomp.localhost_ref: read profile: %w", err)
+		return nil, fmt.Errorf("linux.security_context.seccomp.localhost_ref: %w", err)
 	}
 	return b, nil
+}
+
+// readRegular reads a file that a request names, one byte more than limit at most. What is no file is not waited for: a
+// FIFO may have no writer, and a device no end.
+func readRegular(path string, limit int64) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file: %w", path, ErrInvalid)
+	}
+	return io.ReadAll(io.LimitReader(f, limit+1))
 }
 
 func parseSignal(name string) (unix.Signal, bool) {

@@ -1,9 +1,11 @@
 package api
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -80,8 +82,18 @@ func mount(host, inside string, mods ...func(*criapi.Mount)) func(*criapi.Contai
 	return func(c *criapi.ContainerConfig) { c.Mounts = append(c.Mounts, m) }
 }
 
+func localhostSeccomp(path string) func(*criapi.ContainerConfig) {
+	return func(c *criapi.ContainerConfig) {
+		c.Linux.SecurityContext.Seccomp = &criapi.SecurityProfile{ProfileType: criapi.SecurityProfile_Localhost, LocalhostRef: path}
+	}
+}
+
 func TestContainerWithBadInput(t *testing.T) {
 	n := start(t)
+	fifo := filepath.Join(t.TempDir(), "profile.json")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	p := n.runPod("bad")
 	p.run("good", "", idle)
 	for _, c := range []struct {
@@ -109,9 +121,13 @@ func TestContainerWithBadInput(t *testing.T) {
 		{"missing device", func(c *criapi.ContainerConfig) {
 			c.Devices = []*criapi.Device{{HostPath: "/dev/no-such-device", ContainerPath: "/dev/x", Permissions: "rw"}}
 		}, codes.InvalidArgument, []string{"devices[0].host_path", "/dev/no-such-device"}},
-		{"missing seccomp profile", func(c *criapi.ContainerConfig) {
-			c.Linux.SecurityContext.Seccomp = &criapi.SecurityProfile{ProfileType: criapi.SecurityProfile_Localhost, LocalhostRef: "/no/such/profile.json"}
-		}, codes.InvalidArgument, []string{"seccomp.localhost_ref", "/no/such/profile.json"}},
+		{"missing seccomp profile", localhostSeccomp("/no/such/profile.json"), codes.InvalidArgument, []string{"seccomp.localhost_ref", "/no/such/profile.json"}},
+		{"seccomp profile that is a FIFO", localhostSeccomp(fifo), codes.InvalidArgument, []string{"seccomp.localhost_ref", fifo, "not a regular file"}},
+		{"seccomp profile that is a device", localhostSeccomp("/dev/null"), codes.InvalidArgument, []string{"seccomp.localhost_ref", "/dev/null is not a regular file"}},
+		{"seccomp profile that is a directory", localhostSeccomp("/etc"), codes.InvalidArgument, []string{"seccomp.localhost_ref", "/etc is not a regular file"}},
+		{"all files as devices", func(c *criapi.ContainerConfig) {
+			c.Devices = []*criapi.Device{{HostPath: "/", ContainerPath: "/dev/all", Permissions: "rw"}}
+		}, codes.InvalidArgument, []string{"devices: list /: more than 32768 files"}},
 		{"host network in a pod of its own", func(c *criapi.ContainerConfig) {
 			c.Linux.SecurityContext.NamespaceOptions.Network = criapi.NamespaceMode_NODE
 		}, codes.InvalidArgument, []string{"namespace_options.network"}},
