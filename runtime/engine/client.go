@@ -126,6 +126,15 @@ func (c *client) gone() {
 	close(c.dead)
 }
 
+func (c *client) isDead() bool {
+	select {
+	case <-c.dead:
+		return true
+	default:
+		return false
+	}
+}
+
 // call sends a request and waits for its reply. Errors that the monitor met come back as errors.
 func (c *client) call(ctx context.Context, msg *wire.Message, fds ...int) (answer, error) {
 	if c == nil { // a container that is between two monitors

@@ -124,13 +124,38 @@ func (e *Engine) launch(ctx context.Context, r *run, proc *process, timeout time
 		e.mu.Unlock()
 		return err
 	}
-	r.kill()
+	e.killCloned(proc, r)
 	select {
 	case <-proc.done:
 	case <-time.After(5 * time.Second):
 	}
 	e.Ack(proc.id)
 	return err
+}
+
+// killCloned ends what a walk that failed has cloned. Its init has most likely died already, was reaped by the monitor,
+// and its pid may be somebody else's by now: it is killed by descriptor, and who it forked only as a child of the monitor
+// or, if that has died, of ours.
+func (e *Engine) killCloned(proc *process, r *run) {
+	_ = e.Signal(proc.id, unix.SIGKILL)
+	pid := r.pid()
+	if pid == r.child.pid {
+		return
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	parent := os.Getpid()
+	e.mu.Lock()
+	if c := proc.client; c != nil && !c.isDead() {
+		parent = c.pid
+	}
+	e.mu.Unlock()
+	if linux.Parent(pid) == parent {
+		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+	}
 }
 
 // born takes over what the clone told.

@@ -16,15 +16,16 @@ import (
 // grow with the pods. One locked thread lives in it; the namespace itself is pinned by a bind in the run
 // directory, so that the next daemon finds it.
 type private struct {
-	calls chan func()
-	dir   string
+	calls  chan func()
+	closed chan struct{}
+	dir    string
 }
 
 const privatePin = "private"
 
 // openPrivate enters the pinned namespace or makes it.
 func openPrivate(runDir string) (*private, error) {
-	p := &private{calls: make(chan func()), dir: runDir}
+	p := &private{calls: make(chan func()), closed: make(chan struct{}), dir: runDir}
 	pin := filepath.Join(runDir, privatePin)
 	ready := make(chan error, 1)
 	linux.GoThread(func() {
@@ -33,9 +34,7 @@ func openPrivate(runDir string) (*private, error) {
 		if err != nil {
 			return
 		}
-		for f := range p.calls {
-			f()
-		}
+		p.serve()
 	})
 	if err := <-ready; err != nil {
 		return nil, fmt.Errorf("open private mount namespace: %w", err)
@@ -151,15 +150,33 @@ func makePrivateRoot(runDir string) error {
 	return unix.Chdir("/")
 }
 
+func (p *private) serve() {
+	for {
+		select {
+		case f := <-p.calls:
+			f()
+		case <-p.closed:
+			return
+		}
+	}
+}
+
+// errClosing is the error of what is asked for while the daemon ends: some calls outlive their callers.
+var errClosing = errors.New("the daemon is ending")
+
 // do runs f on the thread in the namespace.
 func (p *private) do(f func() error) error {
 	done := make(chan error, 1)
-	p.calls <- func() { done <- f() }
-	return <-done
+	select {
+	case p.calls <- func() { done <- f() }:
+		return <-done
+	case <-p.closed:
+		return errClosing
+	}
 }
 
 // close ends the thread; the namespace stays pinned.
-func (p *private) close() { close(p.calls) }
+func (p *private) close() { close(p.closed) }
 
 // bindFD binds what a descriptor refers to onto a file, which is made if missing. An older bind is replaced.
 func bindFD(fd int, path string) error {
