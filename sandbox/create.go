@@ -261,6 +261,7 @@ func (m *Manager) awaitKilled(ctx context.Context, c *Container) error {
 			return fmt.Errorf("container %s does not die: %s", c.ID, m.whyAlive(c))
 		case <-time.After(time.Second):
 			_ = m.cfg.Engine.Signal(c.ID, unix.SIGKILL)
+			_ = m.cfg.Cgroups.ThawAll(c.cgroup()) // on v1 a frozen task does not die
 		}
 	}
 }

@@ -40,7 +40,7 @@ func (m *Manager) ExecSync(ctx context.Context, id string, cmd []string, timeout
 	if timeout < 0 {
 		return ExecResult{}, fmt.Errorf("timeout: %d is negative: %w", timeout, ErrInvalid)
 	}
-	c, err := m.runningContainer("exec in", id)
+	c, err := m.mayRun(id)
 	if err != nil {
 		return ExecResult{}, err
 	}

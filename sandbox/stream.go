@@ -29,7 +29,7 @@ func (m *Manager) MayExec(id string, cmd []string) error {
 	if err := (oci.ExecInput{Cmd: cmd}).Check(); err != nil {
 		return invalid(err)
 	}
-	_, err := m.runningContainer("exec in", id)
+	_, err := m.mayRun(id)
 	return err
 }
 
@@ -48,7 +48,7 @@ func (m *Manager) MayForward(id string) error {
 // Exec runs a command in a running container, with a terminal or not, and gives its exit code. When the context ends
 // before, the command is killed with all it started.
 func (m *Manager) Exec(ctx context.Context, id string, cmd []string, tty bool, s Streams) (int, error) {
-	c, err := m.runningContainer("exec in", id)
+	c, err := m.mayRun(id)
 	if err != nil {
 		return 0, err
 	}
@@ -91,6 +91,19 @@ func (m *Manager) runningContainer(what, id string) (*Container, error) {
 	defer c.pod.mu.Unlock()
 	if c.state != ctrRunning {
 		return nil, fmt.Errorf("%s container %s: it is %s: %w", what, c.ID, c.state, ErrState)
+	}
+	return c, nil
+}
+
+// mayRun says whether a command could run in the container: in a frozen one it would stand still where it joins the
+// cgroup, and on v1 not even die.
+func (m *Manager) mayRun(id string) (*Container, error) {
+	c, err := m.runningContainer("exec in", id)
+	if err != nil {
+		return nil, err
+	}
+	if frozen, err := m.cfg.Cgroups.Frozen(c.cgroup()); err == nil && frozen {
+		return nil, fmt.Errorf("exec in container %s: its cgroup is frozen: %w", c.ID, ErrState)
 	}
 	return c, nil
 }

@@ -96,6 +96,15 @@ func (t *Tree) Thaw(path string) error {
 	return nil
 }
 
+// ThawAll thaws the cgroup and those below it, for what was killed to die. Unlike Thaw it does not mind a machine on
+// which nothing need be done.
+func (t *Tree) ThawAll(path string) error {
+	if err := checkPath(path); err != nil {
+		return err
+	}
+	return t.thawV1(path)
+}
+
 // Frozen reports whether the cgroup itself was frozen, not only one above it.
 func (t *Tree) Frozen(path string) (bool, error) {
 	if err := checkPath(path); err != nil {

@@ -70,8 +70,20 @@ func (e *Engine) execOnce(ctx context.Context, req ExecRequest) (Exit, error) {
 	}
 	r.close() // our copies of its pipes
 	std.start()
-	defer e.Ack(req.ID)
+	defer e.ackEnded(proc)
 	return e.finishExec(ctx, proc, std)
+}
+
+// ackEnded lets go of an exec, at its end: one that SIGKILL did not end is not waited for by its caller.
+func (e *Engine) ackEnded(proc *process) {
+	if proc.ended() {
+		e.Ack(proc.id)
+		return
+	}
+	go func() {
+		<-proc.done
+		e.Ack(proc.id)
+	}()
 }
 
 // dupPidfd: the process may end, and its pidfd be closed, at any time.
@@ -89,16 +101,30 @@ func (e *Engine) dupPidfd(p *process) (int, error) {
 }
 
 func (e *Engine) finishExec(ctx context.Context, proc *process, std stdio) (Exit, error) {
+	var late <-chan time.Time
+	if left := time.Until(proc.deadline); !proc.deadline.IsZero() {
+		late = time.After(left + KillLimit)
+		// The monitor that should have killed it may be the one that hangs.
+		prod := time.AfterFunc(left+hangUpGrace, func() { e.Prod(context.Background(), proc.id) })
+		defer prod.Stop()
+	}
 	select {
 	case <-proc.done:
+		std.finish()
+		return proc.exit, nil
 	case <-ctx.Done():
 		e.hangUp(proc)
-		std.close() // whoever was to read has gone: no writer may wait
-		std.finish()
-		return proc.exit, context.Cause(ctx)
+	case <-late:
+		// The kernel waits for a device or a server, or the container is frozen: nobody can end the command now.
+		e.cfg.Log.Warn("exec does not end by SIGKILL", "pod", proc.pod, "pid", proc.pid)
 	}
+	std.close() // whoever was to read has gone: no writer may wait
 	std.finish()
-	return proc.exit, nil
+	x := Exit{ID: proc.id, Pod: proc.pod, TimedOut: ctx.Err() == nil}
+	if proc.ended() {
+		x = proc.exit
+	}
+	return x, context.Cause(ctx)
 }
 
 // hangUpGrace is how long a command may take to end on SIGHUP.
@@ -115,7 +141,10 @@ func (e *Engine) hangUp(proc *process) {
 	_ = e.Signal(proc.id, unix.SIGKILL)
 	prod := time.AfterFunc(hangUpGrace, func() { e.Prod(context.Background(), proc.id) })
 	defer prod.Stop()
-	<-proc.done
+	select {
+	case <-proc.done:
+	case <-time.After(KillLimit):
+	}
 }
 
 // killDir is the cgroup directory that holds all that an exec starts: the group it joins under that name.
