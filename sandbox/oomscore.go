@@ -29,19 +29,35 @@ func (m *Manager) rescore(c *Container, from, to int) error {
 }
 
 func (m *Manager) rescoreOnce(path string, from, to int) (changed bool, err error) {
-	before, err := m.cfg.Cgroups.Procs(path)
+	pids, err := m.cfg.Cgroups.Procs(path)
 	if err != nil {
 		return false, fmt.Errorf("list processes for oom_score_adj: %w", err)
 	}
+	for some := range slices.Chunk(pids, rescoreBatch) {
+		done, err := m.rescoreSome(path, some, from, to)
+		if changed = changed || done; err != nil {
+			return changed, err
+		}
+	}
+	return changed, nil
+}
+
+// rescoreBatch is how many descriptors are open at once: a container may have more processes than we may have of them.
+const rescoreBatch = 256
+
+func (m *Manager) rescoreSome(path string, pids []int, from, to int) (changed bool, err error) {
 	dirs := map[int]int{}
 	defer func() {
 		for _, fd := range dirs {
 			_ = unix.Close(fd)
 		}
 	}()
-	for _, pid := range before {
-		if fd, err := unix.Open("/proc/"+strconv.Itoa(pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err == nil {
+	for _, pid := range pids {
+		fd, err := unix.Open("/proc/"+strconv.Itoa(pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err == nil {
 			dirs[pid] = fd
+		} else if ignoreEnded(err) != nil {
+			return false, fmt.Errorf("open process %d for oom_score_adj: %w", pid, err)
 		}
 	}
 	// A pid that is still in the cgroup was the container's when it was opened; one that ends now leaves a directory

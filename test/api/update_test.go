@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -165,6 +166,31 @@ func TestUpdateOOMScore(t *testing.T) {
 	}
 	if got := later.exec("cat /proc/1/oom_score_adj"); got != "950" {
 		t.Errorf("updated before its start: %s", got)
+	}
+}
+
+// TestUpdateOOMScoreOfMany: all get it, however few descriptors the daemon may have.
+func TestUpdateOOMScoreOfMany(t *testing.T) {
+	n := start(t)
+	p := n.runPod("many")
+	c := p.run("main", "i=0; while [ $i -lt 700 ]; do sleep 1001 & i=$((i+1)); done; echo ready; exec sleep 1002", func(c *criapi.ContainerConfig) { c.Linux.Resources.OomScoreAdj = 800 })
+	c.says("ready")
+	var had unix.Rlimit
+	if err := unix.Prlimit(n.PID(), unix.RLIMIT_NOFILE, nil, &had); err != nil {
+		t.Fatal(err)
+	}
+	set := func(l unix.Rlimit) {
+		t.Helper()
+		if err := unix.Prlimit(n.PID(), unix.RLIMIT_NOFILE, &l, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set(unix.Rlimit{Cur: 500, Max: had.Max})
+	defer set(had)
+	c.mustUpdate(&criapi.LinuxContainerResources{OomScoreAdj: 900})
+	set(had)
+	if got := c.exec("cat /proc/[0-9]*/oom_score_adj | grep -c '^900$'"); got < "701" {
+		t.Errorf("%s of 701 processes have the new score", got)
 	}
 }
 
