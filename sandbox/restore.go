@@ -66,13 +66,16 @@ func (m *Manager) restorePod(ctx context.Context, id string, known map[string]en
 	}
 	var rec podRecord
 	found, err := j.ReadNote(notePod, id, &rec)
-	if err != nil || !found {
+	if err == nil && !found {
 		// Nothing but the journal itself was made before the first note.
-		return errors.Join(err, j.Remove(), os.RemoveAll(podDir(m.cfg.RunDir, id)))
+		return errors.Join(j.Remove(), os.RemoveAll(podDir(m.cfg.RunDir, id)))
 	}
-	p, err := rec.pod(id, m.cfg.RunDir)
+	var p *Pod
+	if err == nil {
+		p, err = rec.pod(id, m.cfg.RunDir)
+	}
 	if err != nil {
-		return err
+		return errors.Join(err, j.Close(), m.quarantine(ctx, id, path))
 	}
 	p.journal = j
 	if p.spec, err = oci.Pod(oci.PodInput{ID: id, Config: p.Config, RunDir: m.cfg.RunDir, Facts: m.cfg.Facts}); err != nil {

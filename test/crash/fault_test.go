@@ -2,6 +2,7 @@ package crash
 
 import (
 	"fmt"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 	"strings"
@@ -84,5 +85,45 @@ echo '{"cniVersion":"1.0.0","code":7,"msg":"no luck with '$CNI_COMMAND'"}'; exit
 	n.restart() // begins with what was not finished
 	n.mustList(0, 0)
 	(&pod{n: n, id: second}).remove()
+	n.mustBeEmpty()
+}
+
+// TestUnreadableNote: a journal whose lines are whole and whose note of the pod nobody understands, of a newer version
+// perhaps, is put aside; what it names is released.
+func TestUnreadableNote(t *testing.T) {
+	n := private(t)
+	if n == nil {
+		return
+	}
+	n.start()
+	good := n.runPod(n.podConfig("good"))
+	c := good.run("a", "while :; do sleep 0.05; done")
+	for _, data := range []string{`"nonsense"`, `{"config":"//8=","state":"ready","created":1}`, `{"config":{}}`} {
+		want := n.look()
+		bad := n.runPod(n.podConfig("bad"))
+		bad.run("a", "while :; do sleep 0.05; done")
+		n.kill()
+		line := fmt.Sprintf(`{"do":"note","kind":"pod","name":%q,"data":%s}`, bad.id, data)
+		f, err := os.OpenFile(filepath.Join(n.run, "pods", bad.id, "journal"), os.O_WRONLY|os.O_APPEND, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Fprintf(f, "%08x %s\n", crc32.Checksum([]byte(line), crc32.MakeTable(crc32.Castagnoli)), line); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		n.start()
+		n.mustList(1, 1)
+		c.mustRun()
+		aside := filepath.Join(n.state, "quarantine", bad.id+".journal")
+		if b, err := os.ReadFile(aside); err != nil || !strings.Contains(string(b), line) {
+			t.Errorf("with %s, the journal that was put aside: %v", data, err)
+		}
+		if err := os.RemoveAll(filepath.Dir(aside)); err != nil {
+			t.Fatal(err)
+		}
+		n.mustLookLike(want, settled)
+	}
+	good.remove()
 	n.mustBeEmpty()
 }
