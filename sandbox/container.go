@@ -1,12 +1,15 @@
 package sandbox
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/proto"
@@ -181,7 +184,34 @@ func (c *Container) loadSpec() error {
 	if err := json.Unmarshal(b, c.spec); err != nil {
 		return fmt.Errorf("decode spec of container %s: %w", c.ID, err)
 	}
+	if c.spec.Process != nil {
+		restoreValues(c.spec.Process.Env, c.Config.GetEnvs())
+	}
 	return nil
+}
+
+// restoreValues puts those values back into an environment that the file could not hold: JSON is UTF-8.
+func restoreValues(env []string, from []*criapi.KeyValue) {
+	exact := map[string]string{}
+	for _, kv := range from {
+		exact[kv.GetKey()] = string(kv.GetValue())
+	}
+	for i, e := range env {
+		key, _, _ := strings.Cut(e, "=")
+		if value, ok := exact[key]; ok && !utf8.ValidString(value) {
+			env[i] = key + "=" + value
+		}
+	}
+}
+
+// creationKey is equal for requests that make the same container: one of the same name that says something else is no
+// retry, and must not get what the other made.
+func creationKey(podID string, c *criapi.ContainerConfig) (string, error) {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(c)
+	if err != nil {
+		return "", fmt.Errorf("encode container config: %w", err)
+	}
+	return fmt.Sprintf("%s %x", containerKey(podID, c), sha256.Sum256(b)), nil
 }
 
 func containerKey(podID string, c *criapi.ContainerConfig) string {

@@ -29,7 +29,11 @@ func (m *Manager) CreateContainer(ctx context.Context, podID string, config *cri
 	if config.GetMetadata().GetName() == "" {
 		return "", fmt.Errorf("config.metadata.name: missing: %w", ErrInvalid)
 	}
-	return m.join(ctx, containerKey(p.ID, config), func(ctx context.Context) (string, error) {
+	key, err := creationKey(p.ID, config)
+	if err != nil {
+		return "", err
+	}
+	return m.join(ctx, key, func(ctx context.Context) (string, error) {
 		if c := m.existing(p, config); c != nil {
 			return c.ID, nil
 		}

@@ -49,16 +49,21 @@ func (l *layers) work() {
 		began := time.Now()
 		use, ok := measure(dir)
 		use.at, use.took = began, time.Since(began)
-		l.mu.Lock()
-		if ok {
-			l.known[dir] = use
-		} else {
-			delete(l.known, dir)
-		}
-		close(l.queued[dir])
-		delete(l.queued, dir)
-		l.mu.Unlock()
+		l.tell(dir, use, ok)
 	}
+}
+
+// tell keeps what was measured, unless the layer is gone: forget came after its removal, perhaps while it was measured.
+func (l *layers) tell(dir string, use layerUse, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if ok && unix.Access(dir, unix.F_OK) == nil {
+		l.known[dir] = use
+	} else {
+		delete(l.known, dir)
+	}
+	close(l.queued[dir])
+	delete(l.queued, dir)
 }
 
 // ask returns what is known of a layer, and has it measured when that is old. settled is when its container ended,

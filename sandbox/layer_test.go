@@ -99,3 +99,25 @@ func TestLayersAreMeasuredOnce(t *testing.T) {
 		t.Error("an old size is not measured anew")
 	}
 }
+
+// TestForgottenLayerStaysForgotten: one that is removed while it is measured.
+func TestForgottenLayerStaysForgotten(t *testing.T) {
+	l := &layers{known: map[string]layerUse{}, queued: map[string]chan struct{}{}, queue: make(chan string, 1)}
+	dir := filepath.Join(t.TempDir(), "upper")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	l.ask(dir, time.Time{})
+	use, ok := measure(<-l.queue)
+	if !ok {
+		t.Fatal("it was not measured")
+	}
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	l.forget(dir)
+	l.tell(dir, use, ok)
+	if len(l.known)+len(l.queued) > 0 {
+		t.Errorf("known %v, queued %v", l.known, l.queued)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -149,11 +150,8 @@ func (m *Manager) join(ctx context.Context, key string, f func(context.Context) 
 		go func() {
 			work, cancel := context.WithTimeout(context.WithoutCancel(ctx), callLimit)
 			defer cancel()
+			defer m.settleJoined(key, j)
 			j.id, j.err = f(work)
-			m.mu.Lock()
-			delete(m.joining, key)
-			m.mu.Unlock()
-			close(j.done)
 		}()
 	}
 	m.mu.Unlock()
@@ -163,6 +161,19 @@ func (m *Manager) join(ctx context.Context, key string, f func(context.Context) 
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
+}
+
+// settleJoined tells all who wait. A panic ends the call and not the daemon: other pods depend on it, and a retry would
+// end the next one.
+func (m *Manager) settleJoined(key string, j *joined) {
+	if r := recover(); r != nil {
+		j.err = fmt.Errorf("internal error: %v", r)
+		m.log.Error("panic in a call", "op", key, "err", r, "stack", string(debug.Stack()))
+	}
+	m.mu.Lock()
+	delete(m.joining, key)
+	m.mu.Unlock()
+	close(j.done)
 }
 
 // newID gives 64 hexadecimal digits, as every CRI runtime does.

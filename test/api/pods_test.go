@@ -96,6 +96,45 @@ func TestSameRequestSameResult(t *testing.T) {
 	n.mustList(1, 0)
 }
 
+// TestLikeRequestsAreNotOne: containers of one name that are asked for at the same time and differ are two.
+func TestLikeRequestsAreNotOne(t *testing.T) {
+	n := start(t)
+	p := n.runPod("alike")
+	for round := range 20 {
+		var all sync.WaitGroup
+		for i := range 8 {
+			all.Go(func() {
+				which := fmt.Sprint(i % 2)
+				c, err := p.tryCreate(containerConfig(fmt.Sprint("c", round), "", idle, func(c *criapi.ContainerConfig) { c.Annotations = map[string]string{"which": which} }))
+				if err != nil {
+					t.Error(err)
+				} else if got := c.status().Annotations["which"]; got != which {
+					t.Errorf("who asked for %s got a container of %s", which, got)
+				}
+			})
+		}
+		all.Wait()
+	}
+	n.mustList(1, 40)
+}
+
+// TestEnvironmentIsBytes: a value that is no UTF-8 is the same after a restart, for what runs and for what starts then.
+func TestEnvironmentIsBytes(t *testing.T) {
+	n := start(t)
+	p := n.runPod("bytes")
+	const value = "\xff\xfe caf\xe9"
+	env := func(c *criapi.ContainerConfig) { c.Envs = []*criapi.KeyValue{{Key: "X", Value: []byte(value)}} }
+	runs, later := p.run("runs", "", idle, env), p.create("later", `echo "$X"; exec sleep 1000`, env)
+	n.again()
+	if got := runs.exec(`echo "$X"`); got != value {
+		t.Errorf("an exec has %q", got)
+	}
+	if err := later.start(); err != nil {
+		t.Fatal(err)
+	}
+	later.says(value)
+}
+
 // TestTrapSecondStopPodSandbox: a second stop is cheap, a stopped pod takes no container, a running pod can be removed.
 func TestTrapSecondStopPodSandbox(t *testing.T) {
 	n := start(t)
