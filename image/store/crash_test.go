@@ -472,3 +472,22 @@ func TestFailedFillLeavesNothing(t *testing.T) {
 		t.Errorf("%d things left", n)
 	}
 }
+
+// TestLayerThatCameMeanwhile: one that was looked for just before another session's fill had ended is taken as it is.
+func TestLayerThatCameMeanwhile(t *testing.T) {
+	s := open(t, t.TempDir())
+	fills := 0
+	fill := func(context.Context, string) (unpack.Info, error) {
+		fills++
+		return unpack.Info{Entries: 1}, nil
+	}
+	key := digest.FromString("x")
+	for range 2 {
+		if err := s.fillOnce(t.Context(), key, fill); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := count(t, s, "l"); n != 1 || fills != 1 || count(t, s, "tmp") != 0 {
+		t.Errorf("%d layers after %d fills", n, fills)
+	}
+}

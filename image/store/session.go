@@ -28,13 +28,25 @@ func (w *Session) Layer(ctx context.Context, diffID digest.Digest, fill Fill) er
 			return nil
 		}
 		_, joined, err := w.s.fills.Do(ctx, diffID, func(ctx context.Context) (struct{}, error) {
-			_, err := w.s.makeLayer(ctx, diffID, fill)
-			return struct{}{}, err
+			return struct{}{}, w.s.fillOnce(ctx, diffID, fill)
 		})
 		if err != nil && (!joined || ctx.Err() != nil) {
 			return err
 		}
 	}
+}
+
+// fillOnce makes a layer, unless it has come meanwhile: one who looked before another's fill had ended, and asks for the
+// fill only after that, joins nobody.
+func (s *Store) fillOnce(ctx context.Context, diffID digest.Digest, fill Fill) error {
+	s.mu.Lock()
+	_, there := s.layers[diffID]
+	s.mu.Unlock()
+	if there {
+		return nil
+	}
+	_, err := s.makeLayer(ctx, diffID, fill)
+	return err
 }
 
 // Close lets the layers go. With discard set, those that nothing else needs are removed, for a pull that could not
