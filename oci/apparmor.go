@@ -7,7 +7,7 @@ import (
 )
 
 // DefaultAppArmor is the profile that RuntimeDefault means; the daemon loads
-// it.
+// it, see AppArmorProfile.
 const DefaultAppArmor = "cri-mini-default"
 
 // apparmor returns the profile to change to at exec, "" for none. Saying
@@ -33,4 +33,11 @@ func (b *builder) apparmor() (string, error) {
 		return ref, nil
 	}
 	return DefaultAppArmor, nil
+}
+
+// AsksForAppArmor says whether a config has something to say of a profile: one
+// that says nothing gets the default where it can be had.
+func AsksForAppArmor(c *criapi.ContainerConfig) bool {
+	sc := c.GetLinux().GetSecurityContext()
+	return sc.GetApparmor() != nil || sc.GetApparmorProfile() != ""
 }

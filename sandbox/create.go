@@ -71,7 +71,7 @@ func (m *Manager) create(ctx context.Context, p *Pod, config *criapi.ContainerCo
 		return "", fmt.Errorf("config.image.image: %q is not on this node; pull it first: %w", config.GetImage().GetImage(), ErrNotFound)
 	}
 	c.Image = imageRecord{ID: img.ID, Ref: img.Ref}
-	if c.spec, err = m.makeSpec(c, img, podConfig); err != nil {
+	if c.spec, err = m.makeSpec(ctx, c, img, podConfig); err != nil {
 		return "", err
 	}
 	p.mu.Lock()

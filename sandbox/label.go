@@ -1,55 +1,14 @@
 package sandbox
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"os"
-	"strings"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/opencontainers/selinux/go-selinux"
 	"github.com/opencontainers/selinux/go-selinux/label"
 	"golang.org/x/sys/unix"
-
-	"github.com/cri-mini/cri-mini/oci"
 )
-
-// loadedProfiles lists the AppArmor profiles of the kernel, a line each: "name (mode)".
-const loadedProfiles = "/sys/kernel/security/apparmor/profiles"
-
-// checkAppArmor refuses a profile that the kernel does not have. The default one is the daemon's to load.
-func checkAppArmor(spec *specs.Spec) error {
-	name := spec.Process.ApparmorProfile
-	if name == "" || name == oci.DefaultAppArmor {
-		return nil
-	}
-	f, err := os.Open(loadedProfiles)
-	if err != nil {
-		return fmt.Errorf("list AppArmor profiles: %w", err)
-	}
-	defer f.Close()
-	loaded, err := hasProfile(f, name)
-	if err != nil {
-		return fmt.Errorf("list AppArmor profiles: %w", err)
-	}
-	if !loaded {
-		return fmt.Errorf("container config: linux.security_context.apparmor: profile %q is not loaded on this node: %w", name, ErrInvalid)
-	}
-	return nil
-}
-
-func hasProfile(r io.Reader, name string) (bool, error) {
-	s := bufio.NewScanner(r)
-	for s.Scan() {
-		if i := strings.LastIndex(s.Text(), " ("); i >= 0 && s.Text()[:i] == name {
-			return true, nil
-		}
-	}
-	return false, s.Err()
-}
 
 // categories is how many SELinux has in the policies of distributions (c0 … c1023).
 const categories = 1024

@@ -99,6 +99,8 @@ type Manager struct {
 	events *events
 	labels bool // pods have SELinux levels of their own
 
+	apparmor appArmor
+
 	mu      sync.RWMutex // a pod's may be held when this one is taken, never the reverse
 	pods    map[string]*Pod
 	ctrs    map[string]*Container

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -22,7 +23,7 @@ const profileLimit = 1 << 20
 
 // makeSpec looks up on this node what oci may not, and makes the container's spec. Sources of mounts are opened
 // here, so that a missing one is said before the container exists.
-func (m *Manager) makeSpec(c *Container, img Image, podConfig *criapi.PodSandboxConfig) (*specs.Spec, error) {
+func (m *Manager) makeSpec(ctx context.Context, c *Container, img Image, podConfig *criapi.PodSandboxConfig) (*specs.Spec, error) {
 	if podConfig.GetMetadata() == nil {
 		podConfig = c.pod.Config
 	}
@@ -50,7 +51,7 @@ func (m *Manager) makeSpec(c *Container, img Image, podConfig *criapi.PodSandbox
 	if err != nil {
 		return nil, invalid(err)
 	}
-	if err := checkAppArmor(spec); err != nil {
+	if err := m.apparmor.apply(ctx, m.log, spec, oci.AsksForAppArmor(c.Config)); err != nil {
 		return nil, err
 	}
 	if err := checkSources(c.Config); err != nil {
