@@ -78,10 +78,32 @@ func makePrivate(runDir, pin string, host int) error {
 	if err := unix.Setns(host, unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("return to the host's mount namespace: %w", err)
 	}
-	if err := bindFD(own, pin); err != nil {
+	if err := isolate(pin); err != nil {
+		return err
+	}
+	if err := bindOver(own, pin); err != nil {
 		return err
 	}
 	return unix.Setns(own, unix.CLONE_NEWNS)
+}
+
+// isolate puts a private mount of the file itself below a pin. A mount namespace may be bound nowhere from where the bind
+// would propagate: the kernel copies none (fs/namespace.c, CL_COPY_MNT_NS_FILE) and says EINVAL. A run directory below a
+// shared /run has copies wherever systemd has given a service a mount namespace of its own.
+func isolate(pin string) error {
+	if err := unpin(pin); err != nil {
+		return err
+	}
+	if err := makePin(pin); err != nil {
+		return err
+	}
+	if err := unix.Mount(pin, pin, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("bind pin %s: %w", pin, err)
+	}
+	if err := unix.Mount("", pin, "", unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make pin %s private: %w", pin, err)
+	}
+	return nil
 }
 
 // onSomeCPU runs f, which makes and pins a mount namespace, again on each CPU while the kernel says EINVAL. Which of
@@ -180,12 +202,22 @@ func (p *private) close() { close(p.closed) }
 
 // bindFD binds what a descriptor refers to onto a file, which is made if missing. An older bind is replaced.
 func bindFD(fd int, path string) error {
+	if err := makePin(path); err != nil {
+		return err
+	}
+	_ = unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	return bindOver(fd, path)
+}
+
+func makePin(path string) error {
 	f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return fmt.Errorf("make pin: %w", err)
 	}
-	_ = f.Close()
-	_ = unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	return f.Close()
+}
+
+func bindOver(fd int, path string) error {
 	if err := unix.Mount(fmt.Sprintf("/proc/thread-self/fd/%d", fd), path, "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("pin namespace on %s: %w", path, err)
 	}
