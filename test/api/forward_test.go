@@ -175,13 +175,15 @@ func TestPortForwardWhoseClientDies(t *testing.T) {
 	}
 }
 
-// through sends data to what echoes it and reads the answer to its end.
+// through sends data to what echoes it and reads the answer to its end. What is said of errors, of a port that closes while
+// it is sent to, is read too: the library lets no other stream in while one is not read.
 func through(t *testing.T, f *stream.Forwarding, port int, data []byte) []byte {
 	t.Helper()
-	conn, _, err := f.Dial(port)
+	conn, errs, err := f.Dial(port)
 	if err != nil {
 		t.Fatal(err)
 	}
+	go readAll(errs)
 	go func() {
 		_, _ = conn.Write(data)
 		_ = conn.Close()
