@@ -178,7 +178,7 @@ func (m *Manager) plan(c *Container) (*plan.Plan, error) {
 	o.Stdio = compile.Stdio{Dir: c.dir(), Stdin: c.Config.GetStdin(), StdinOnce: c.Config.GetStdinOnce()}
 	pl, err := compile.Container(c.spec, o)
 	if err != nil {
-		return nil, fmt.Errorf("compile container: %w", err)
+		return nil, invalid(fmt.Errorf("compile container: %w", err)) // a seccomp profile, say, that oci cannot judge
 	}
 	return pl, nil
 }

@@ -67,7 +67,7 @@ func (m *Manager) runPod(ctx context.Context, config *criapi.PodSandboxConfig, h
 	}
 	pl, err := compile.Pod(p.spec, m.options(p.ID))
 	if err != nil {
-		return "", fmt.Errorf("compile pod: %w", err)
+		return "", invalid(fmt.Errorf("compile pod: %w", err))
 	}
 	if err := os.MkdirAll(p.dir, 0o711); err != nil {
 		return "", fmt.Errorf("make pod directory: %w", err)

@@ -29,7 +29,7 @@ func (b *builder) filter() ([]plan.Op, error) {
 	}
 	bpf, flags, description, err := b.o.Seccomp(s)
 	if err != nil {
-		return nil, bad("linux.seccomp", "%v", err)
+		return nil, err // it names the field
 	}
 	if !notify {
 		return []plan.Op{plan.LoadSeccomp(plan.NoSlot, description, bpf, flags&^newListener)}, nil

@@ -26,7 +26,20 @@ import (
 //	image_ref, Image.id and image_id are one                TestTrapImageIDsAreOne
 //	removing one tag by id removes all                      TestTrapRemovingOneTagRemovesAll
 //	a second StopPodSandbox is cheap                        TestTrapSecondStopPodSandbox
+//	what was stopped is in no new pod's way                 TestTrapStoppedPodIsInNobodysWay
+//	a volume's mounts and flags in a user namespace         TestTrapVolumeOfAUserNamespace
 //	/run is full                                            TestTrapRunIsFull
+//	a skip that looks like a pass                           TestTrapSkipIsAFailure (test/critest/run)
+//
+// And what was found by experiment, in the packages that the kernel's rule concerns:
+//
+//	layers: many, idmapped, an upper one that is written    TestOverlayWays, TestOverlayOfManyLayers (runtime/engine)
+//	a limit of memory below 8 MB                            TestSmallestLimit (runtime/initc)
+//	limits, signals and mask as they were, at exec          TestLimits, TestSignalsAreRestored, TestDescriptorsAtExec (runtime/initc)
+//	memory is joined last                                   TestJoinFilesPutMemoryLast (runtime/cgroup)
+//	the default filter's cheaper layout answers the same    TestSwitchAnswersAsOneFilter (runtime/seccomp)
+//	ends of veths go together                               TestWaitGoneDeletesHeldVeth, TestShapedPodsGoTogether (netns)
+//	127.0.0.1 and host ports, from here and from outside    TestHostPort, TestNeighbourCannotReachHostLoopback (netns)
 
 // TestTrapLogWithoutSpace: neither the container nor the monitor minds, and the status tells what is missing.
 func TestTrapLogWithoutSpace(t *testing.T) {
@@ -138,4 +151,59 @@ func TestTrapRunIsFull(t *testing.T) {
 		t.Errorf("RemovePodSandbox: %v", err)
 	}
 	n.mustList(0, 0)
+}
+
+// TestTrapStoppedPodIsInNobodysWay: when StopPodSandbox has returned there is nothing that a new pod could meet: the same
+// host port, host path and cgroup parent serve the next one at once.
+func TestTrapStoppedPodIsInNobodysWay(t *testing.T) {
+	n := start(t)
+	port := func(c *criapi.PodSandboxConfig) {
+		c.PortMappings = []*criapi.PortMapping{{ContainerPort: 80, HostPort: 18097}}
+	}
+	for i := range 5 {
+		p := n.runPod("same", port)
+		c := p.run("main", "", idle)
+		c.exec("true")
+		if _, err := n.Runtime.StopPodSandbox(n.ctx(), &criapi.StopPodSandboxRequest{PodSandboxId: p.id}); err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range n.Look() {
+			kind, _, _ := strings.Cut(line, " ")
+			switch {
+			case kind == "run" && !strings.Contains(line, "/netns/"), kind == "state", kind == "link": // until its removal; the kernel takes links away in its own time
+			case strings.Contains(line, p.id), strings.Contains(line, c.id), strings.Contains(line, "18097"), strings.Contains(line, "sleep 1000"):
+				t.Errorf("stop %d leaves %s", i, line)
+			}
+		}
+	}
+	n.mustList(5, 5)
+}
+
+// TestTrapVolumeOfAUserNamespace: what root of a user namespace mounts in a volume stays out of the node, whose mount is
+// shared, and the flags of the node's mount stay what they are.
+func TestTrapVolumeOfAUserNamespace(t *testing.T) {
+	n := start(t)
+	dir := n.ownMount("volume")
+	mustRun(t, "mount", "--make-shared", dir)
+	mustRun(t, "mount", "-o", "remount,bind,nosuid,nodev,noexec", dir)
+	admin := secure(func(s *criapi.LinuxContainerSecurityContext) {
+		s.Capabilities = &criapi.Capability{AddCapabilities: []string{"SYS_ADMIN"}}
+		s.Seccomp = nil
+	})
+	c := n.runPod("user", usernsPod).run("main", "", idle, usernsContainer, admin, mount(dir, "/volume", mapped, func(m *criapi.Mount) {
+		m.Propagation = criapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER
+	}))
+	c.exec("mount -t tmpfs inside /volume/below && touch /volume/below/inside")
+	for _, flag := range []string{"suid", "dev", "exec"} {
+		if r, err := c.tryExec(5, "mount -o remount,bind,"+flag+" /volume"); err != nil || r.ExitCode == 0 && !strings.Contains(c.exec("grep ' /volume ' /proc/self/mountinfo"), "no"+flag) {
+			t.Errorf("root of the user namespace gives itself %s: %v", flag, err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "below", "inside")); err == nil {
+		t.Error("a mount of the container shows on the node")
+	}
+	mustRun(t, "mount", "-t", "tmpfs", "outside", filepath.Join(dir, "below"))
+	if got := c.exec("grep -c ' /volume/below ' /proc/self/mountinfo"); got != "2" {
+		t.Errorf("with one mount of each there are %s in the container", got)
+	}
 }

@@ -41,10 +41,24 @@ func TestReadOutcomes(t *testing.T) {
 			t.Errorf("%s: %+v, want %q %q", row.name, got, row.want, row.why)
 		}
 	}
-	machineReasons[0].here = func() bool { return false }
-	got := readOutcomes([]types.Report{{SpecReports: types.SpecReports{spec("a", types.SpecStateSkipped, "AppArmor is disabled on this host")}}})
-	if got[0].verdict != failed {
-		t.Errorf("a skip for AppArmor on a machine with AppArmor: %+v", got)
+}
+
+// TestTrapSkipIsAFailure: a spec that skips itself counts as failed, unless the machine truly cannot run it.
+func TestTrapSkipIsAFailure(t *testing.T) {
+	for _, row := range []struct {
+		name, says string
+		here       bool
+		want       verdict
+	}{
+		{"for AppArmor, and there is none", "AppArmor is disabled on this host", true, skipped},
+		{"for AppArmor, and there is", "AppArmor is disabled on this host", false, failed},
+		{"for what the runtime says it lacks", "no user namespaces", true, failed},
+	} {
+		machineReasons[0].here = func() bool { return row.here }
+		got := readOutcomes([]types.Report{{SpecReports: types.SpecReports{spec("a", types.SpecStateSkipped, row.says)}}})
+		if got[0].verdict != row.want {
+			t.Errorf("%s: %+v", row.name, got)
+		}
 	}
 }
 
