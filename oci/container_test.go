@@ -388,3 +388,12 @@ func TestSeccompPathOfBothForms(t *testing.T) {
 		}
 	}
 }
+
+func TestRelabelPaths(t *testing.T) {
+	c := &criapi.ContainerConfig{Mounts: []*criapi.Mount{
+		{HostPath: "/var/lib/x/", SelinuxRelabel: true}, {HostPath: "/y"}, {HostPath: "/etc/.", SelinuxRelabel: true}, {Image: &criapi.ImageSpec{Image: "i"}, SelinuxRelabel: true},
+	}}
+	if d := cmp.Diff([]string{"/var/lib/x", "/etc"}, RelabelPaths(c)); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+}

@@ -2,6 +2,7 @@ package oci
 
 import (
 	"cmp"
+	"path"
 	"regexp"
 
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -58,12 +59,13 @@ func checkSELinux(config string, o *criapi.SELinuxOption) error {
 }
 
 // RelabelPaths returns the host paths that the kubelet wants relabelled with
-// the container's mount label before it starts (selinux_relabel).
+// the container's mount label before it starts (selinux_relabel), cleaned:
+// the library that does it refuses directories of the system by their names.
 func RelabelPaths(c *criapi.ContainerConfig) []string {
 	var paths []string
 	for _, m := range c.GetMounts() {
 		if m.GetSelinuxRelabel() && m.GetHostPath() != "" {
-			paths = append(paths, m.GetHostPath())
+			paths = append(paths, path.Clean(m.GetHostPath()))
 		}
 	}
 	return paths

@@ -55,7 +55,11 @@ func TestVolumeOnAReadOnlyMount(t *testing.T) {
 func TestMappedVolumeKeepsWhatCannotBeMapped(t *testing.T) {
 	n := start(t)
 	dir := n.ownMount("below", []string{"-t", "proc", "proc"})
-	c := n.runPod("below", usernsPod).run("main", "", idle, usernsContainer, mount(dir, "/volume", mapped))
+	readOnly := func(m *criapi.Mount) { m.Readonly, m.RecursiveReadOnly = true, true }
+	c := n.runPod("below", usernsPod).run("main", "", idle, usernsContainer, mount(dir, "/volume", mapped), mount(dir, "/rro", mapped, readOnly))
+	if r, err := c.tryExec(5, "echo > /rro/below/sys/kernel/domainname || echo > /rro/file"); err != nil || strings.Count(string(r.GetStderr()), "ead-only") != 2 {
+		t.Errorf("writes to a volume that is recursively read-only: %d %q %v", r.GetExitCode(), r.GetStderr(), err)
+	}
 	if got := c.exec("stat -c %u /volume /volume/below/sys"); got != "0\n65534" {
 		t.Errorf("the volume and the procfs below it belong to %q", got)
 	}
