@@ -139,6 +139,47 @@ func TestExecByEachProtocol(t *testing.T) {
 	})
 }
 
+// TestExecByOldProtocols: clients of the last ten years.
+func TestExecByOldProtocols(t *testing.T) {
+	s := serveStreams(t, pods{exec: func(_ context.Context, _ bool, s sandbox.Streams) (int, error) {
+		word := make([]byte, 5)
+		if _, err := io.ReadFull(s.Stdin, word); err != nil { // not all of them can close stdin
+			return 0, err
+		}
+		_, err := s.Stdout.Write(word)
+		return 7, err
+	}})
+	protocols := map[string]stream.Protocol{}
+	for _, name := range remotecommand.SupportedStreamingProtocols {
+		protocols["SPDY "+name] = stream.SPDYOf(name)
+	}
+	for _, name := range []string{"channel.k8s.io", "base64.channel.k8s.io", "v4.channel.k8s.io", "v4.base64.channel.k8s.io"} {
+		protocols["WebSocket "+name] = stream.WebSocketOf(name)
+	}
+	for name, p := range protocols {
+		t.Run(name, func(t *testing.T) {
+			x := begin(t, s, p, stream.Want{Stdin: true, Stdout: true})
+			if _, err := io.WriteString(x.Stdin, "hello"); err != nil {
+				t.Fatal(err)
+			}
+			said, err := io.ReadAll(io.LimitReader(x.Stdout, 5))
+			if err != nil || string(said) != "hello" {
+				t.Errorf("stdout %q, %v", said, err)
+			}
+			code, err := x.Wait()
+			switch {
+			case name == "SPDY channel.k8s.io": // the first one tells nothing of the end
+			case strings.Contains(name, "v4"):
+				if code != 7 || err != nil {
+					t.Errorf("ended with %d, %v", code, err)
+				}
+			case err == nil || !strings.Contains(err.Error(), "exit code 7"):
+				t.Errorf("ended with %d, %v", code, err)
+			}
+		})
+	}
+}
+
 func TestErrorsReachTheClient(t *testing.T) {
 	s := serveStreams(t, pods{exec: func(context.Context, bool, sandbox.Streams) (int, error) {
 		return 0, errors.New("op 9 exec: no such file")

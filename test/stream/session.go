@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"golang.org/x/net/websocket"
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
@@ -36,7 +38,16 @@ var Protocols = map[string]Protocol{"SPDY": SPDY, "WebSocket": WebSocket}
 
 // SPDY is v4.channel.k8s.io.
 func SPDY(url string, w Want) (*Session, error) {
-	conn, below, err := dialSPDY(url, remotecommand.StreamProtocolV4Name)
+	return SPDYOf(remotecommand.StreamProtocolV4Name)(url, w)
+}
+
+// SPDYOf is a version of the protocol. Those before v4 tell of an error in plain words, those before v3 take no sizes.
+func SPDYOf(version string) Protocol {
+	return func(url string, w Want) (*Session, error) { return spdySession(version, url, w) }
+}
+
+func spdySession(version, url string, w Want) (*Session, error) {
+	conn, below, err := dialSPDY(url, version)
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +61,7 @@ func SPDY(url string, w Want) (*Session, error) {
 		{remotecommand.StreamTypeStdin, w.Stdin, func(st httpstream.Stream) { s.Stdin = st }},
 		{remotecommand.StreamTypeStdout, w.Stdout, func(st httpstream.Stream) { s.Stdout = st }},
 		{remotecommand.StreamTypeStderr, w.Stderr, func(st httpstream.Stream) { s.Stderr = st }},
-		{remotecommand.StreamTypeResize, w.TTY, func(st httpstream.Stream) { s.sizes = st }},
+		{remotecommand.StreamTypeResize, w.TTY && version >= remotecommand.StreamProtocolV3Name, func(st httpstream.Stream) { s.sizes = st }},
 	} {
 		if !x.wanted {
 			continue
@@ -66,10 +77,25 @@ func SPDY(url string, w Want) (*Session, error) {
 }
 
 // WebSocket is v5.channel.k8s.io.
-func WebSocket(url string, _ Want) (*Session, error) {
-	ws, below, err := dialWebSocket(url, remotecommand.StreamProtocolV5Name)
+func WebSocket(url string, w Want) (*Session, error) {
+	return WebSocketOf(remotecommand.StreamProtocolV5Name)(url, w)
+}
+
+// WebSocketOf is a version of the protocol. Those before v5 cannot close stdin alone, those before v4 tell of an error in
+// plain words, and those with base64 in their name are text.
+func WebSocketOf(version string) Protocol {
+	return func(url string, _ Want) (*Session, error) { return webSocketSession(version, url) }
+}
+
+func webSocketSession(version, url string) (*Session, error) {
+	ws, below, err := dialWebSocket(url, version)
 	if err != nil {
 		return nil, err
+	}
+	code := binary
+	if strings.Contains(version, "base64") {
+		code = text
+		ws.PayloadType = websocket.TextFrame
 	}
 	var frames [remotecommand.StreamErr + 1]chan []byte
 	var readers [len(frames)]*io.PipeReader
@@ -87,13 +113,13 @@ func WebSocket(url string, _ Want) (*Session, error) {
 				}
 				return
 			}
-			if len(frame) > 1 && int(frame[0]) < len(frames) {
-				frames[frame[0]] <- frame[1:]
+			if n, data := code.decode(frame); len(data) > 0 && n < len(frames) {
+				frames[n] <- data
 			}
 		}
 	}()
 	return &Session{
-		Conn: below, Stdin: channel{ws, remotecommand.StreamStdIn}, sizes: channel{ws, remotecommand.StreamResize},
+		Conn: below, Stdin: channel{ws, remotecommand.StreamStdIn, code}, sizes: channel{ws, remotecommand.StreamResize, code},
 		Stdout: readers[remotecommand.StreamStdOut], Stderr: readers[remotecommand.StreamStdErr], status: readers[remotecommand.StreamErr],
 		close: func() {
 			_ = ws.Close()
@@ -119,14 +145,51 @@ func drain(frames <-chan []byte) *io.PipeReader {
 	return r
 }
 
+// coding is how a message says which channel it is of, and carries what is in it.
+type coding struct {
+	encode func(n byte, data []byte) []byte
+	decode func(frame []byte) (n int, data []byte)
+}
+
+var binary = coding{
+	func(n byte, data []byte) []byte { return append([]byte{n}, data...) },
+	func(frame []byte) (int, []byte) {
+		if len(frame) == 0 {
+			return 0, nil
+		}
+		return int(frame[0]), frame[1:]
+	},
+}
+
+// text is a digit, and base64.
+var text = coding{
+	func(n byte, data []byte) []byte {
+		return append([]byte{'0' + n}, base64.StdEncoding.EncodeToString(data)...)
+	},
+	func(frame []byte) (int, []byte) {
+		if len(frame) == 0 {
+			return 0, nil
+		}
+		data, _ := base64.StdEncoding.DecodeString(string(frame[1:]))
+		return int(frame[0] - '0'), data
+	},
+}
+
 // channel is what one writes to of a WebSocket's.
 type channel struct {
 	ws *websocket.Conn
 	n  byte
+	coding
 }
 
 func (c channel) Write(b []byte) (int, error) {
-	if err := websocket.Message.Send(c.ws, append([]byte{c.n}, b...)); err != nil {
+	var err error
+	if message := c.encode(c.n, b); c.ws.PayloadType == websocket.TextFrame {
+		err = websocket.Message.Send(c.ws, string(message))
+	} else {
+		err = websocket.Message.Send(c.ws, message)
+	}
+	if err != nil {
 		return 0, err
 	}
 	return len(b), nil
@@ -157,6 +220,9 @@ func (s *Session) Wait() (int, error) {
 		Details                 struct {
 			Causes []struct{ Reason, Message string }
 		}
+	}
+	if len(b) == 0 || b[0] != '{' { // before v4: the words of an error, if there is one
+		return 0, errors.New(string(b))
 	}
 	if err := json.Unmarshal(b, &v); err != nil {
 		return 0, fmt.Errorf("read status %q: %w", b, err)
