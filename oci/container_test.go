@@ -80,6 +80,9 @@ func TestCapabilities(t *testing.T) {
 		{name: "add all", caps: &criapi.Capability{AddCapabilities: []string{"ALL"}}, want: own},
 		{name: "drop wins", caps: &criapi.Capability{AddCapabilities: []string{"CHOWN"}, DropCapabilities: []string{"CHOWN"}}, want: without("CAP_CHOWN")},
 		{name: "ambient", caps: &criapi.Capability{DropCapabilities: []string{"ALL"}, AddAmbientCapabilities: []string{"KILL"}}, want: []string{"CAP_KILL"}, ambient: []string{"CAP_KILL"}},
+		{name: "ambient beside added", caps: &criapi.Capability{DropCapabilities: []string{"ALL"}, AddCapabilities: []string{"CHOWN", "KILL"}, AddAmbientCapabilities: []string{"cap_kill"}}, want: []string{"CAP_CHOWN", "CAP_KILL"}, ambient: []string{"CAP_KILL"}},
+		{name: "drop wins over ambient", caps: &criapi.Capability{DropCapabilities: []string{"KILL"}, AddAmbientCapabilities: []string{"KILL"}}, want: without("CAP_KILL")},
+		{name: "all ambient", caps: &criapi.Capability{DropCapabilities: []string{"ALL"}, AddCapabilities: []string{"CHOWN"}, AddAmbientCapabilities: []string{"ALL"}}, want: []string{"CAP_CHOWN"}, ambient: []string{"CAP_CHOWN"}},
 		{name: "privileged", privileged: true, caps: &criapi.Capability{DropCapabilities: []string{"ALL", "CHOWN"}}, want: own},
 		{name: "all in a user namespace", userns: true, caps: &criapi.Capability{AddCapabilities: []string{"ALL"}}, want: capNames},
 	} {

@@ -177,7 +177,8 @@ func TestAttachSurvivesItsMonitor(t *testing.T) {
 // TestAttachTerminal: the terminal is the container's own, through the death of its daemon and its monitor.
 func TestAttachTerminal(t *testing.T) {
 	n := start(t)
-	c := n.runPod("tty").run("main", "trap 'stty size' WINCH; while :; do read -t 1 x && echo got $x; done", stdin, func(c *criapi.ContainerConfig) { c.Tty = true })
+	p := n.runPod("tty")
+	c := p.run("main", "trap 'stty size' WINCH; while :; do read -t 1 x && echo got $x; done", stdin, func(c *criapi.ContainerConfig) { c.Tty = true })
 	for i, between := range []func(){func() {}, n.again, n.killMonitors} {
 		between()
 		s := c.attach(stream.SPDY, terminal)
@@ -196,6 +197,17 @@ func TestAttachTerminal(t *testing.T) {
 			t.Errorf("ended with %d, %v", code, err)
 		}
 	}
+	// A client that asks for none, or for one that is not there, gets what there is.
+	plain := c.attach(stream.SPDY, all)
+	if _, err := io.WriteString(plain.Stdin, "that\n"); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, plain.Stdout, "got that")
+	plain.Close()
+	other := p.run("other", echoer, stdin)
+	s := other.attach(stream.WebSocket, terminal)
+	ask(t, s, "this")
+	s.Close()
 }
 
 // TestAttachSlowReader: a client that does not read is dropped with words. The container and its log do not wait for it.

@@ -46,7 +46,7 @@ func writeImage(dir string) error {
 		return fmt.Errorf("make image: %w", err)
 	}
 	files = append(files,
-		daemon.File{Name: "etc/group", Content: "root:x:0:\nstaff:x:7000:nobody\n"},
+		daemon.File{Name: "etc/group", Content: "root:x:0:\nstaff:x:7000:nobody\n"}, daemon.File{Name: "home/file", Content: "x"},
 		daemon.File{Name: "bin/alien", Mode: 0o755, Content: alien()},
 		daemon.File{Name: "bin/nobang", Mode: 0o755, Content: "echo a script without a first line\n"},
 		daemon.File{Name: "bin/noexec", Mode: 0o644, Content: "#!/bin/sh\n"},

@@ -193,6 +193,36 @@ func TestCapabilitiesAndFilters(t *testing.T) {
 	})
 }
 
+// TestHiddenPaths: what is masked, what is read-only, and the root.
+func TestHiddenPaths(t *testing.T) {
+	n := start(t)
+	p := n.runPod("hidden", func(c *criapi.PodSandboxConfig) { c.Linux.SecurityContext.Privileged = true })
+	const look = `size() { cat $1 | wc -c | sed 's/^0$/nothing/;s/^[0-9]*$/something/'; }
+		writable() { cat $1 > /dev/shm/was && cat /dev/shm/was > $1 && echo writable || echo not; }
+		echo $(size /proc/interrupts) $(size /proc/uptime) $(ls /home | wc -l) $(writable /proc/sys/kernel/domainname) $(writable /etc/group)`
+	for _, x := range []struct {
+		name, want string
+		mod        func(*criapi.LinuxContainerSecurityContext)
+	}{
+		{"default", "nothing something 1 not writable", func(*criapi.LinuxContainerSecurityContext) {}},
+		{"lists", "something nothing 0 writable not", func(s *criapi.LinuxContainerSecurityContext) {
+			s.MaskedPaths, s.ReadonlyPaths = []string{"/proc/uptime", "/home", "/none"}, []string{"/etc", "/none"}
+		}},
+		{"privileged", "something something 1 writable writable", func(s *criapi.LinuxContainerSecurityContext) {
+			s.Privileged, s.MaskedPaths, s.ReadonlyPaths = true, []string{"/proc/uptime"}, []string{"/etc"}
+		}},
+		{"a root that is read-only", "nothing something 1 not not", func(s *criapi.LinuxContainerSecurityContext) { s.ReadonlyRootfs = true }},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			c := (&pod{n: &node{n.Daemon, t}, id: p.id, config: p.config}).run("main", "", idle, secure(x.mod))
+			defer c.remove()
+			if got := c.exec(look + " 2>/dev/null"); got != x.want {
+				t.Errorf("interrupts, uptime, files of /home, domainname, /etc/group: %q, want %q", got, x.want)
+			}
+		})
+	}
+}
+
 // TestNamespaceModes: whose processes and which network a container sees.
 func TestNamespaceModes(t *testing.T) {
 	n := start(t)
