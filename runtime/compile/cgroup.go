@@ -93,14 +93,24 @@ func (b *builder) makeCgroup() error {
 	if err != nil {
 		return err
 	}
-	var limits []byte
-	if r := b.spec.Linux.Resources; r != nil {
-		if limits, err = json.Marshal(r); err != nil {
-			return bad("linux.resources", "%v", err)
-		}
+	limits, err := b.resources()
+	if err != nil {
+		return err
 	}
 	b.before(plan.MakeCgroup(dir, limits))
 	return b.openCgroups(dir)
+}
+
+// resources are the limits in their canonical form.
+func (b *builder) resources() ([]byte, error) {
+	if b.spec.Linux.Resources == nil {
+		return nil, nil
+	}
+	limits, err := json.Marshal(b.spec.Linux.Resources)
+	if err != nil {
+		return nil, bad("linux.resources", "%v", err)
+	}
+	return limits, nil
 }
 
 // refuseLimits: what a container without a cgroup cannot have is said, in runc's words.

@@ -64,7 +64,10 @@ func (b *builder) checkPod() error {
 
 // podCgroup makes the pod's group, which a pause process joins.
 func (b *builder) podCgroup(join bool) error {
-	if join {
+	switch {
+	case join && len(b.o.Facts.Cgroup.Mounts) == 0:
+		return b.pauseCgroup()
+	case join:
 		return b.makeCgroup()
 	}
 	joins := b.o
@@ -72,6 +75,22 @@ func (b *builder) podCgroup(join bool) error {
 	err := b.makeCgroup()
 	b.o = joins
 	return err
+}
+
+// pauseCgroup is for a machine with v2 alone, where a group that has a process has no groups below it that anybody could
+// join (cgroups(7), no internal processes): the pause process is in one of its own, beside the containers'.
+func (b *builder) pauseCgroup() error {
+	dir, err := b.cgroupPath()
+	if err != nil {
+		return err
+	}
+	limits, err := b.resources()
+	if err != nil {
+		return err
+	}
+	pause := path.Join(dir, "pause")
+	b.before(plan.MakeCgroup(dir, limits), plan.MakeCgroup(pause, nil))
+	return b.openCgroups(pause)
 }
 
 // podDir holds what the pod shares.
