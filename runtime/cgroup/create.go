@@ -150,7 +150,28 @@ func (t *Tree) enable(path string, plan *plan) error {
 		}
 		parent += "/" + name
 	}
-	return nil
+	return awaitFiles(t.v2.dir(path), t.v2.dir(filepath.Dir(path)))
+}
+
+// awaitFiles waits for a controller that a sibling's Create is enabling at this
+// moment: cgroup.subtree_control names it from the beginning of that, the files
+// come later, one controller after the other in the order of cgroup.controllers.
+// Optional limits would be passed over without a word. A write to the parent's
+// file, though it changes nothing, returns when all of them are there.
+func awaitFiles(dir, parent string) error {
+	text, err := readFile(dir, "cgroup.controllers")
+	if err != nil {
+		return err
+	}
+	names := strings.Fields(text)
+	if len(names) == 0 {
+		return nil
+	}
+	last := names[len(names)-1]
+	if _, err := readFile(dir, last+".max"); last == "cpuset" || last == "hugetlb" || !errors.Is(err, unix.ENOENT) {
+		return nil // those two have no such file, and hardly ever come last
+	}
+	return writeFile(parent, "cgroup.subtree_control", "+"+last)
 }
 
 // enableIn adds controllers to one cgroup.subtree_control. Those that cannot be
