@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cri-mini/cri-mini/test/testbed"
 )
 
 func TestMeasure(t *testing.T) {
@@ -90,7 +92,7 @@ func TestLayersAreMeasuredOnce(t *testing.T) {
 	if old, wait := l.ask(dir, time.Time{}); wait != nil || !old.at.Equal(use.at) {
 		t.Error("a question waits though something is known")
 	}
-	for limit := time.Now().Add(5 * time.Second); time.Now().Before(limit); time.Sleep(time.Millisecond) {
+	for limit := time.Now().Add(testbed.Limit(5 * time.Second)); time.Now().Before(limit); time.Sleep(time.Millisecond) {
 		if now, _ := l.ask(dir, time.Time{}); now.at.After(use.at) {
 			break
 		}

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/cri-mini/cri-mini/test/testbed"
 )
 
 // programs is the directory of the static binaries that the tests run, built once.
@@ -44,14 +46,12 @@ func inNamespaces() int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	if err := os.Chmod(dir, 0o755); err != nil { // for users without privileges
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+	err = os.Chmod(dir, 0o755) // for users without privileges
+	if err == nil {
+		err = testbed.Programs(dir, "mini-runc", "cri-mini-init")
 	}
-	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-tags", "netgo,osusergo", "-ldflags", `-s -w -linkmode external -extldflags "-static"`, "-o", dir+"/", ".", "../cri-mini-init")
-	build.Env = append(os.Environ(), "CGO_ENABLED=1")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	again := exec.Command(os.Args[0], os.Args[1:]...)

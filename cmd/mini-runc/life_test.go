@@ -16,10 +16,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cri-mini/cri-mini/runtime/engine"
+	"github.com/cri-mini/cri-mini/test/testbed"
 )
 
 // patience is how long a test waits for what will come, on however slow a machine.
-const patience = time.Minute
+var patience = testbed.Limit(time.Minute)
 
 // waitText waits until a file has this text in it.
 func waitText(t *testing.T, path, text string) {

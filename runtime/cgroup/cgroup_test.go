@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cri-mini/cri-mini/runtime/host"
+	"github.com/cri-mini/cri-mini/test/testbed"
 )
 
 // realTree returns the tree of this machine and a path of our own in it, whose
@@ -38,7 +39,7 @@ func realTree(t testing.TB) (*Tree, string) {
 	}
 	root := fmt.Sprintf("/cri-mini-test-%d", os.Getpid())
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), testbed.Limit(5*time.Second))
 		defer cancel()
 		if err := errors.Join(tree.Kill(ctx, root), tree.Remove(ctx, root)); err != nil || tree.Exists(root) {
 			t.Errorf("clean up: %v", err)
@@ -101,7 +102,7 @@ func start(t testing.TB, tree *Tree, path string, args ...string) *exec.Cmd {
 func running(t testing.TB, tree *Tree, path string, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := start(t, tree, path, args...)
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(testbed.Limit(5 * time.Second))
 	for {
 		argv, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", cmd.Process.Pid))
 		if string(argv) == strings.Join(args, "\x00")+"\x00" {
@@ -117,7 +118,7 @@ func running(t testing.TB, tree *Tree, path string, args ...string) *exec.Cmd {
 // settled waits until the cgroup has this many processes.
 func settled(t testing.TB, tree *Tree, path string, count int) []int {
 	t.Helper()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(testbed.Limit(5 * time.Second))
 	for {
 		pids, err := tree.Procs(path)
 		if err != nil {
@@ -481,19 +482,18 @@ func forker(t *testing.T, tree *Tree, path string) {
 	if err := tree.Create(t.Context(), path, &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: new(int64(200))}}); err != nil {
 		t.Fatal(err)
 	}
-	start(t, tree, path, "sh", "-c", "exec 2>/dev/null; while :; do sh -c 'while :; do (sleep 1 &) ; done' & sleep 0.01; done")
-	for range 1000 {
+	start(t, tree, path, "sh", "-c", "exec 2>/dev/null; while :; do sh -c 'while :; do (sleep 5 &) ; done' & sleep 0.01; done")
+	for limit := time.Now().Add(testbed.Limit(10 * time.Second)); time.Now().Before(limit); time.Sleep(time.Millisecond) {
 		if pids, _ := tree.Procs(path); len(pids) > 50 {
 			return
 		}
-		time.Sleep(time.Millisecond)
 	}
 	t.Fatal("the forker does not fork")
 }
 
 func mustKill(t *testing.T, tree *Tree, path string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testbed.Limit(10*time.Second))
 	defer cancel()
 	begin := time.Now()
 	if err := tree.Kill(ctx, path); err != nil {

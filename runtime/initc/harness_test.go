@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/cri-mini/cri-mini/internal/linux"
 	"github.com/cri-mini/cri-mini/runtime/plan"
+	"github.com/cri-mini/cri-mini/test/testbed"
 )
 
 // helper is the static cri-mini-init that the tests run, built once.
@@ -29,12 +29,9 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	helper = filepath.Join(dir, "cri-mini-init")
-	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-tags", "netgo,osusergo",
-		"-ldflags", `-s -w -linkmode external -extldflags "-static"`, "-o", helper, "../../cmd/cri-mini-init")
-	build.Env = append(os.Environ(), "CGO_ENABLED=1")
 	code := 1
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build cri-mini-init: %v\n%s", err, out)
+	if err := testbed.Programs(dir, "cri-mini-init"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 	} else {
 		code = m.Run()
 	}
@@ -306,7 +303,7 @@ func (p *parent) wait() result {
 func (p *parent) run() result {
 	p.t.Helper()
 	done := make(chan struct{})
-	timer := time.AfterFunc(20*time.Second, func() {
+	timer := time.AfterFunc(testbed.Limit(20*time.Second), func() {
 		select {
 		case <-done:
 		default:

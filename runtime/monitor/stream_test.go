@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cri-mini/cri-mini/test/testbed"
 )
 
 // A container whose pipe is full of a line without its end would wait for ever: with O_DIRECT after 16 writes of a few
@@ -117,7 +119,7 @@ func carry(t *testing.T, dir string, writer func()) string {
 	go func() { writer(); close(done) }()
 	// A step waits no longer than the next deadline: that of a process without a group, which is killed in vain.
 	m.procs["tick"] = &process{pidfd: -1, deadline: time.Now()}
-	for end := time.Now().Add(10 * time.Second); ; {
+	for end := time.Now().Add(testbed.Limit(10 * time.Second)); ; {
 		if err := m.step(); err != nil {
 			t.Fatal(err)
 		}
@@ -128,7 +130,7 @@ func carry(t *testing.T, dir string, writer func()) string {
 		default:
 		}
 		if time.Now().After(end) {
-			t.Fatal("after 10 s the writer waits still for room in its pipe")
+			t.Fatal("the writer waits still for room in its pipe")
 		}
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/cri-mini/cri-mini/test/testbed"
 )
 
 // insideEnv is set where a test runs on its own machine: the directory with the programs and the image.
@@ -123,20 +125,9 @@ func programs() (string, error) {
 		if made.dir, made.err = os.MkdirTemp("", "cri-mini-crash-"); made.err != nil {
 			return
 		}
-		made.err = errors.Join(build(made.dir), writeImage(filepath.Join(made.dir, "image.tar")))
+		made.err = errors.Join(testbed.Programs(made.dir, "cri-mini", "cri-mini-init"), writeImage(filepath.Join(made.dir, "image.tar")))
 	})
 	return made.dir, made.err
-}
-
-// build makes the programs as the Makefile does; those in bin may be of another day.
-func build(dir string) error {
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-tags", "netgo,osusergo", "-ldflags", "-s -w -extldflags -static", "-o", dir+"/",
-		"github.com/cri-mini/cri-mini/cmd/cri-mini", "github.com/cri-mini/cri-mini/cmd/cri-mini-init")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the programs: %w\n%s", err, out)
-	}
-	return nil
 }
 
 // lastLines gives the end of a file.

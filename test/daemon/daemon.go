@@ -15,6 +15,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/cri-mini/cri-mini/test/testbed"
 )
 
 // Daemon is a daemon on directories of its own, with clients of its socket.
@@ -78,7 +80,7 @@ func (d *Daemon) Refused() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), testbed.Limit(time.Minute))
 	defer cancel()
 	out, err := exec.CommandContext(ctx, filepath.Join(d.Bin, "cri-mini"), "serve", "--config", config).CombinedOutput()
 	if ctx.Err() != nil || err == nil {
@@ -118,14 +120,14 @@ func (d *Daemon) Start() error {
 }
 
 func (d *Daemon) await() error {
-	for limit := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for limit := time.Now().Add(testbed.Limit(20 * time.Second)); ; time.Sleep(5 * time.Millisecond) {
 		select {
 		case <-d.ended:
 			return fmt.Errorf("the daemon ended (%s); its log ends with:\n%s", d.cmd.ProcessState, d.LogTail(20))
 		default:
 		}
 		if _, err := os.Stat(d.Socket()); err == nil {
-			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), testbed.Limit(time.Second))
 			_, err = d.Runtime.Version(ctx, &criapi.VersionRequest{})
 			cancel()
 			if err == nil {
@@ -133,7 +135,7 @@ func (d *Daemon) await() error {
 			}
 		}
 		if time.Now().After(limit) {
-			return errors.New("the daemon does not serve after 20 s; its log ends with:\n" + d.LogTail(20))
+			return errors.New("the daemon does not serve in time; its log ends with:\n" + d.LogTail(20))
 		}
 	}
 }
@@ -148,7 +150,7 @@ func (d *Daemon) Stop() error {
 	var err error
 	select {
 	case <-d.ended:
-	case <-time.After(10 * time.Second):
+	case <-time.After(testbed.Limit(10 * time.Second)):
 		err = errors.New("the daemon does not end on SIGTERM")
 		_ = d.cmd.Process.Kill()
 		<-d.ended

@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/cri-mini/cri-mini/test/testbed"
 )
 
 // insideEnv is set on the machine of its own: the directory with the programs and the image.
@@ -23,7 +24,7 @@ func Main(m *testing.M, private string, prepare func(dir string) error) int {
 	dir, err := os.MkdirTemp("", "cri-mini-test-")
 	if err == nil {
 		defer os.RemoveAll(dir)
-		err = errors.Join(buildPrograms(dir), prepare(dir))
+		err = errors.Join(testbed.Programs(dir, "cri-mini", "cri-mini-init"), prepare(dir))
 	}
 	var self string
 	if err == nil {
@@ -76,15 +77,4 @@ func Scratch() (disk, run string, err error) {
 		return "", "", errors.New("SCRATCH and RUN are not set: this runs inside of test/private only")
 	}
 	return disk, run, nil
-}
-
-// buildPrograms makes them as the Makefile does; those in bin may be of another day.
-func buildPrograms(dir string) error {
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-tags", "netgo,osusergo", "-ldflags", "-s -w -extldflags -static", "-o", dir+string(filepath.Separator),
-		"github.com/cri-mini/cri-mini/cmd/cri-mini", "github.com/cri-mini/cri-mini/cmd/cri-mini-init")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the programs: %w\n%s", err, out)
-	}
-	return nil
 }

@@ -3,6 +3,11 @@
 // a count of the skips with their reasons, for a skip looks like a pass.
 //
 //	run [go test flags] [packages]
+//	run -events AGAIN
+//
+// With -events somebody else runs the tests and the events of go test -json come on
+// standard input; AGAIN is the command that runs some of them again, when -run and a
+// package are put behind it.
 //
 // It imports nothing of this module.
 package main
@@ -33,6 +38,15 @@ type event struct {
 }
 
 func main() {
+	if len(os.Args) == 3 && os.Args[1] == "-events" {
+		s := newSummary(os.Stdout, os.Args[2])
+		s.read(os.Stdin)
+		s.end()
+		if len(s.failed) > 0 {
+			os.Exit(1)
+		}
+		return
+	}
 	cmd := exec.Command("go", append([]string{"test", "-json"}, os.Args[1:]...)...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
@@ -43,7 +57,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "run: start go test:", err)
 		os.Exit(2)
 	}
-	s := newSummary(os.Stdout, os.Getuid() == 0)
+	s := newSummary(os.Stdout, againByGo(os.Getuid() == 0))
 	s.read(out)
 	err = cmd.Wait()
 	s.end()
@@ -57,15 +71,15 @@ type testID struct{ pkg, test string }
 // summary folds events.
 type summary struct {
 	w      io.Writer
-	root   bool
+	again  string // the command that runs tests again
 	output map[testID][]string
 	failed []testID
 	skips  map[string][]testID // by reason
 	count  map[string]int      // by action
 }
 
-func newSummary(w io.Writer, root bool) *summary {
-	return &summary{w: w, root: root, output: map[testID][]string{}, skips: map[string][]testID{}, count: map[string]int{}}
+func newSummary(w io.Writer, again string) *summary {
+	return &summary{w: w, again: again, output: map[testID][]string{}, skips: map[string][]testID{}, count: map[string]int{}}
 }
 
 func (s *summary) read(r io.Reader) {
@@ -178,6 +192,9 @@ func (s *summary) end() {
 			fmt.Fprintf(s.w, "  %s\n", s.command(id))
 		}
 	}
+	if len(s.count) == 0 {
+		return // the whole run was something else's
+	}
 	fmt.Fprintf(s.w, "\n%d passed, %d failed, %d skipped\n", s.count["pass"], s.count["fail"], s.count["skip"])
 }
 
@@ -195,15 +212,19 @@ func (s *summary) leaves() []testID {
 	return out
 }
 
-func (s *summary) command(id testID) string {
-	sudo, run := "", ""
-	if s.root {
-		sudo = "sudo env PATH=$PATH "
+func againByGo(root bool) string {
+	if root {
+		return "sudo env PATH=$PATH go test -count=1"
 	}
+	return "go test -count=1"
+}
+
+func (s *summary) command(id testID) string {
+	run := ""
 	if id.test != "" {
 		run = " -run '^" + strings.ReplaceAll(id.test, "/", "$/^") + "$'"
 	}
-	return sudo + "go test -count=1" + run + " ./" + short(id.pkg)
+	return s.again + run + " ./" + short(id.pkg)
 }
 
 func places(ids []testID) string {

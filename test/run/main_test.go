@@ -23,7 +23,7 @@ no JSON
 
 func TestSummary(t *testing.T) {
 	var b bytes.Buffer
-	s := newSummary(&b, true)
+	s := newSummary(&b, againByGo(true))
 	s.read(strings.NewReader(events))
 	s.end()
 	for _, want := range []string{
@@ -39,5 +39,12 @@ func TestSummary(t *testing.T) {
 	}
 	if strings.Contains(b.String(), "'^TestB$' ") {
 		t.Errorf("a test that failed for its subtest is run again:\n%s", &b)
+	}
+}
+
+func TestAgainElsewhere(t *testing.T) {
+	s := newSummary(&bytes.Buffer{}, "sudo test/node/check --kernel 6.1")
+	if got, want := s.command(testID{"github.com/cri-mini/cri-mini/netns", "TestB/one"}), "sudo test/node/check --kernel 6.1 -run '^TestB$/^one$' ./netns"; got != want {
+		t.Errorf("run again by %q, want %q", got, want)
 	}
 }
