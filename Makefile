@@ -14,6 +14,8 @@ GOLANGCI         := $(CACHE)/golangci-lint-$(GOLANGCI_VERSION)/golangci-lint
 # What a build, the tests and the demo need of Debian 12 beside Go.
 PACKAGES := gcc libc6-dev libseccomp-dev pkg-config git ca-certificates util-linux \
             iproute2 iptables nftables containernetworking-plugins busybox-static curl umoci
+# What the emulated nodes are made with and run in.
+NODE_PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs zstd xz-utils lz4
 
 # The go command asks git for a version stamp, and git tells root nothing about a
 # checkout of somebody else's: VERSION is the stamp.
@@ -25,14 +27,14 @@ export CGO_ENABLED := 1
 GOFLAGS_STATIC := -trimpath -tags netgo,osusergo \
                   -ldflags '-s -w -extldflags -static -X main.version=$(VERSION)'
 
-.PHONY: help deps build check test test-root demo bench clean fmt vet lint unit
+.PHONY: help deps node-deps build check test test-root node-test demo bench clean fmt vet lint unit
 .DEFAULT_GOAL := help
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: ## install what Debian packages are missing (root)
-	@missing=(); for p in $(PACKAGES); do \
+	@missing=(); for p in $(PACKAGES) $(EXTRA_PACKAGES); do \
 	    [[ $$(dpkg-query -W -f '$${db:Status-Status}' $$p 2>/dev/null) == installed ]] || missing+=($$p); \
 	done; \
 	if [[ $${#missing[@]} -gt 0 ]]; then \
@@ -42,6 +44,9 @@ deps: ## install what Debian packages are missing (root)
 	    apt-get update -qq && apt-get install -qq -y --no-install-recommends "$${missing[@]}" >/dev/null; \
 	fi
 	@command -v go >/dev/null || { echo "no go in PATH or /usr/local/go/bin; see https://go.dev/dl/ for Go 1.26 or later" >&2; exit 1; }
+
+node-deps: EXTRA_PACKAGES := $(NODE_PACKAGES)
+node-deps: deps
 
 build: ## build cri-mini, mini-runc and cri-mini-init into ./bin
 	@mkdir -p bin
@@ -72,6 +77,9 @@ test: deps build ## install what is missing, then run every test there is (root)
 
 test-root: deps build ## unit and root tests of all packages, in namespaces of their own (root)
 	@test/root $$(go list ./... | grep -v /test/crash$$)
+
+node-test: node-deps build ## the same kernel work and critest in emulated nodes: 6.1, 6.12, systemd, AppArmor (root)
+	@test/node/check
 
 demo: deps build ## a pod of two containers from a registry, every step timed (root)
 	@demo/demo

@@ -81,6 +81,7 @@ func runWithDaemon(ctx context.Context, j job) error {
 		return err
 	}
 	defer registry.stop(5 * time.Second)
+	before := look(j)
 	began := time.Now()
 	daemon, err := startDaemon(ctx, j)
 	if err != nil {
@@ -90,7 +91,7 @@ func runWithDaemon(ctx context.Context, j job) error {
 	result := runSpecs(ctx, j, daemon)
 	removePods(j)
 	daemon.stop(20 * time.Second)
-	left := leftBehind(j, registry.cmd.Process.Pid)
+	left := leftBehind(j, before)
 	for _, what := range left {
 		fmt.Println("left behind:", what)
 	}

@@ -11,18 +11,21 @@ import (
 	"strings"
 )
 
-// leftBehind lists what is still in the namespaces of the run: processes
-// other than the harness's, mounts below the daemon's directories, links
-// other than lo and bridges, and cgroups that still have processes. Monitors
-// go when their last pod is gone, and bridges and empty parent cgroups may
-// stay, so they are not listed.
-func leftBehind(j job, ours ...int) []string {
-	ours = append(ours, 1, os.Getpid())
+// leftBehind lists what is there and was not before the daemon was.
+func leftBehind(j job, before []string) []string {
+	return slices.DeleteFunc(look(j), func(what string) bool { return slices.Contains(before, what) })
+}
+
+// look lists what is on the machine: processes, mounts below the daemon's
+// directories, links other than bridges, and cgroups that have processes.
+// Monitors go when their last pod is gone, and bridges and empty parent cgroups
+// may stay, so they are not listed.
+func look(j job) []string {
 	var left []string
 	entries, _ := os.ReadDir("/proc")
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
-		if err != nil || slices.Contains(ours, pid) {
+		if err != nil {
 			continue
 		}
 		words, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
@@ -38,7 +41,7 @@ func leftBehind(j job, ours ...int) []string {
 	}
 	links, _ := net.Interfaces()
 	for _, l := range links {
-		if _, err := os.Stat("/sys/class/net/" + l.Name + "/bridge"); err != nil && l.Name != "lo" {
+		if _, err := os.Stat("/sys/class/net/" + l.Name + "/bridge"); err != nil {
 			left = append(left, "link "+l.Name)
 		}
 	}
@@ -46,7 +49,7 @@ func leftBehind(j job, ours ...int) []string {
 		for _, dir := range cgroupsBelow(m.Dir)[1:] {
 			procs, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
 			if filepath.Base(dir) != hostCgroup && len(procs) > 0 {
-				left = append(left, fmt.Sprintf("cgroup %s with %d processes", dir, countLines(procs)))
+				left = append(left, fmt.Sprintf("cgroup %s with processes", dir))
 			}
 		}
 	}

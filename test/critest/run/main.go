@@ -6,6 +6,7 @@
 //	go run ./run --focus 'image status'            # some specs
 //	go run ./run --daemon 'cri-mini serve --config {config}'
 //	go run ./run --runtime-endpoint unix:///run/x.sock   # a runtime that runs already
+//	go run ./run --here                            # on a machine of the run's own, as test/node has
 //	go run ./run build                             # only build; prints the paths
 //
 // A daemon that it starts gets namespaces of its own, shared with critest and
@@ -35,6 +36,9 @@ type job struct {
 	Tools     tools
 	Daemon    []string // command with placeholders (config.go); empty: Endpoint runs already
 	Template  string   // the daemon's configuration, with placeholders
+	Driver    string   // of its cgroups; "" is the daemon's default
+	Here      bool     // no namespaces of the run's own
+	Again     string   // the command that runs a spec again, when --focus is put behind it
 	Endpoint  string
 	Focus     string
 	Parallel  int
@@ -89,6 +93,9 @@ func start(ctx context.Context) error {
 	template := flag.String("config-template", "", "file in place of cri-mini's configuration, with the same placeholders")
 	prebuilt := flag.Bool("prebuilt", false, "use what the last build left in the cache; needs no Go")
 	flag.StringVar(&j.Endpoint, "runtime-endpoint", "", "test the runtime behind this endpoint (unix://...) and start no daemon")
+	flag.StringVar(&j.Driver, "cgroup-driver", "", "the daemon's cgroup driver, in place of its default")
+	flag.BoolVar(&j.Here, "here", false, "run on this machine itself, which must be the run's own: no namespaces are made")
+	flag.StringVar(&j.Again, "again", "go run ./run", "command to tell for running a failed spec again, before its --focus")
 	flag.StringVar(&j.Focus, "focus", "", "run only the specs whose names match this regular expression")
 	flag.IntVar(&j.Parallel, "parallel", 1, "specs to run at a time")
 	flag.BoolVar(&j.WebSocket, "websocket", false, "stream by WebSocket in place of SPDY")
@@ -119,7 +126,20 @@ func start(ctx context.Context) error {
 	if j.Endpoint != "" {
 		return j.withScratch(cache, func() error { return runSpecs(ctx, j, nil) })
 	}
+	if j.Here {
+		return j.withScratch(cache, func() error { return runHere(ctx, j) })
+	}
 	return j.withScratch(cache, func() error { return runInNamespaces(ctx, j) })
+}
+
+// runHere is for what a namespace would hide from the daemon: systemd, and the
+// root of the cgroups.
+func runHere(ctx context.Context, j job) error {
+	var err error
+	if j.Mounts, err = findCgroups(); err != nil {
+		return err
+	}
+	return runWithDaemon(ctx, j)
 }
 
 // complete fills in what has defaults and makes paths absolute.
@@ -141,6 +161,9 @@ func (j *job) complete(cache, daemon, template string) error {
 		return fmt.Errorf("start daemon: needs root, for namespaces and cgroups; or give --runtime-endpoint")
 	}
 	j.Template = defaultConfig
+	if j.Driver != "" {
+		j.Template += fmt.Sprintf("\n[runtime]\ncgroup_driver = %q\n", j.Driver)
+	}
 	if template != "" {
 		text, err := os.ReadFile(template)
 		if err != nil {

@@ -124,7 +124,7 @@ func brief(message string) string {
 
 // printOutcomes prints a line for each spec, the failures with their reason
 // and the command that runs them again.
-func printOutcomes(w io.Writer, all []outcome) map[verdict]int {
+func printOutcomes(w io.Writer, all []outcome, again string) map[verdict]int {
 	count := map[verdict]int{}
 	for _, o := range all {
 		count[o.verdict]++
@@ -138,7 +138,7 @@ func printOutcomes(w io.Writer, all []outcome) map[verdict]int {
 			for line := range strings.SplitSeq(clip(o.why, 1200), "\n") {
 				fmt.Fprintf(w, "        | %s\n", line)
 			}
-			fmt.Fprintf(w, "        again: go run ./run --focus '%s'\n", strings.ReplaceAll(regexp.QuoteMeta(o.name), "'", "."))
+			fmt.Fprintf(w, "        again: %s --focus '%s'\n", again, strings.ReplaceAll(regexp.QuoteMeta(o.name), "'", "."))
 		}
 	}
 	return count
@@ -146,7 +146,7 @@ func printOutcomes(w io.Writer, all []outcome) map[verdict]int {
 
 // conclude prints everything and compares with the expected failures.
 func conclude(j job, all []outcome, wall time.Duration) error {
-	count := printOutcomes(os.Stdout, all)
+	count := printOutcomes(os.Stdout, all, j.Again)
 	fmt.Printf("\nThe digest that critest pulls test-image-digest by was replaced by that of our own image; all else is %s as released.\n", criTools)
 	fmt.Printf("logs and reports: %s; wall time %v\n", j.Report, wall.Round(100*time.Millisecond))
 	fmt.Printf("critest: %d passed, %d failed, %d skipped\n", count[passed], count[failed], count[skipped])

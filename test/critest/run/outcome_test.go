@@ -92,7 +92,7 @@ func TestExpectedFileRoundTrip(t *testing.T) {
 
 func TestPrintNamesTheWayToRunAgain(t *testing.T) {
 	var out bytes.Buffer
-	count := printOutcomes(&out, []outcome{{name: "it's (a) spec", verdict: failed, took: time.Second, why: "one\ntwo"}})
+	count := printOutcomes(&out, []outcome{{name: "it's (a) spec", verdict: failed, took: time.Second, why: "one\ntwo"}}, "go run ./run")
 	if count[failed] != 1 || !strings.Contains(out.String(), `--focus 'it.s \(a\) spec'`) || !strings.Contains(out.String(), "| two\n") {
 		t.Errorf("%v\n%s", count, out.String())
 	}
