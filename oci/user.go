@@ -173,3 +173,14 @@ func User(s *specs.Spec) *criapi.ContainerUser {
 	}
 	return &criapi.ContainerUser{Linux: out}
 }
+
+// ImageUser resolves an image's User by the image's own files, with the groups that list it.
+func ImageUser(user string, passwd, group []byte) (specs.User, error) {
+	b := &builder{in: ContainerInput{Passwd: passwd, Group: group}}
+	a, err := b.imageUser(user)
+	if err != nil {
+		return specs.User{}, err
+	}
+	groups := slices.DeleteFunc(b.imageGroups(a), func(gid uint32) bool { return gid == a.gid })
+	return specs.User{UID: a.uid, GID: a.gid, AdditionalGids: groups}, nil
+}

@@ -60,6 +60,7 @@ func imageVerbs() []imageVerb {
 		{"verify", "[--json] [REF...]", "hold the files of images, or of all, against their digests; corrupt ones are set aside", 0, -1, false, asJSON, verifyImages},
 		{"pulls", "[--json]", "show the pulls that run, whoever asked for them", 0, 0, true, asJSON, showPulls},
 		{"mount", "REF DIR", "show an image at a directory, read-only", 2, 2, true, nil, mountImage},
+		{"export", "SOURCE DIR", "write an image's files, of the store or of an archive or layout, to a directory", 2, 2, false, nil, exportImage},
 		{"unmount", "DIR", "end a mount", 1, 1, true, nil, unmountImage},
 	}
 }
@@ -99,6 +100,11 @@ func (v imageVerb) call(ctx context.Context, args []string) error {
 	}
 	if n := fl.NArg(); n < v.least || (v.most >= 0 && n > v.most) {
 		return fmt.Errorf("usage: cri-mini image %s [--config FILE] %s", v.name, v.usage)
+	}
+	if v.name == "export" {
+		if _, err := os.Stat(fl.Arg(0)); err == nil { // neither a daemon nor the store has to do with it
+			return v.run(ctx, nil, f, fl.Args())
+		}
 	}
 	c, err := readConfig(f.config)
 	if err != nil {

@@ -9,6 +9,7 @@
 //	mini-runc pause ID; resume ID; ps ID
 //	mini-runc update ID                 change limits
 //	mini-runc events ID; features       what a container uses; what this program can do
+//	mini-runc bundle IMAGE DIR          make a bundle of an image
 //	mini-runc plan [BUNDLE]             print what a start would do, without doing it
 //
 // Each call is a process of its own and leaves nothing running but the container. What the next call must know
@@ -74,12 +75,14 @@ func init() {
 		"update":   {"ID", "change the limits of a container", update},
 		"events":   {"ID", "print what a container uses, and when it runs out of memory", events},
 		"features": {"", "print what this runtime can do, as JSON", features},
+		"bundle":   {"IMAGE DIR", "make a bundle of an image of cri-mini's store, or of an archive or OCI layout at a path", makeBundle},
 		"plan":     {"[BUNDLE]", "print what a start would do, without doing it", showPlan},
 	}
 }
 
 var order = []string{
-	"spec", "create", "start", "run", "exec", "state", "list", "kill", "delete", "ps", "pause", "resume", "update", "events", "features", "plan",
+	"spec", "create", "start", "run", "exec", "state", "list", "kill", "delete", "ps", "pause", "resume", "update", "events", "features",
+	"plan", "bundle",
 }
 
 // noCommand is runc's exit status for a command that there is not.
@@ -220,11 +223,19 @@ func (a *app) probe() (err error) {
 // helper finds cri-mini-init.
 func helper() string {
 	const name = "cri-mini-init"
-	if self, err := os.Executable(); err == nil {
-		beside := filepath.Join(filepath.Dir(self), name)
-		if _, err := os.Stat(beside); err == nil {
-			return beside
-		}
+	if path := beside(name); path != name {
+		return path
 	}
 	return "/usr/libexec/cri-mini/" + name
+}
+
+// beside gives the path of a program that lies beside this one, or its name.
+func beside(name string) string {
+	if self, err := os.Executable(); err == nil {
+		path := filepath.Join(filepath.Dir(self), name)
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	return name
 }

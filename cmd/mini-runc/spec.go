@@ -33,11 +33,15 @@ func makeSpec(_ context.Context, a *app, args []string) error {
 	if *rootless {
 		withoutRoot(spec)
 	}
+	return writeSpec(spec, filepath.Join(dir, "config.json"))
+}
+
+// writeSpec never overwrites one.
+func writeSpec(spec *specs.Spec, path string) error {
 	b, err := json.MarshalIndent(spec, "", "\t")
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(dir, "config.json")
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("spec: File %s exists. Remove it first", path)
