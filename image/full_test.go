@@ -3,30 +3,27 @@ package image
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
 
-// smallFS is a tmpfs of its own, detached: the machine does not see it.
+// smallFS is a tmpfs of its own. It has a path, and not only a descriptor: another process unpacks.
 func smallFS(t *testing.T, size string) string {
 	t.Helper()
 	needRoot(t)
-	fsfd, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
-	if err != nil {
+	dir := t.TempDir()
+	if err := unix.Mount("small", dir, "tmpfs", 0, "size="+size); err != nil {
 		t.Skipf("cannot mount tmpfs: %v", err)
 	}
-	defer unix.Close(fsfd)
-	if err := errors.Join(unix.FsconfigSetString(fsfd, "size", size), unix.FsconfigCreate(fsfd)); err != nil {
-		t.Fatal(err)
-	}
-	mfd, err := unix.Fsmount(fsfd, unix.FSMOUNT_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Close(mfd) })
-	return fmt.Sprintf("/proc/self/fd/%d/images", mfd)
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return filepath.Join(dir, "images")
 }
 
 // TestDiskFull fills the disk at many places of a pull. Each leaves nothing, and the next image still fits.

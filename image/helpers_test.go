@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -25,6 +26,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cri-mini/cri-mini/image/registry"
+	"github.com/cri-mini/cri-mini/image/worker"
 )
 
 // fakeRegistry speaks enough of /v2/ for a pull and misbehaves on request. The well-behaved cases run against a real
@@ -261,9 +263,39 @@ func testConfig(root string) Config {
 	}
 }
 
+// allowAll is a seccomp filter that refuses nothing: which calls are refused is the command's to say, and tested there.
+var allowAll = []byte{0x06, 0, 0, 0, 0, 0, 0xff, 0x7f}
+
+// unpackProgram is the worker: a static one, as the real one is, since under Landlock no library can be read.
+var unpackProgram = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "cri-mini-worker-")
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", dir, "./worker/testdata/worker")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build worker: %w\n%s", err, out)
+	}
+	return filepath.Join(dir, "worker"), nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if path, err := unpackProgram(); err == nil {
+		os.RemoveAll(filepath.Dir(path))
+	}
+	os.Exit(code)
+}
+
 func openStore(t testing.TB, cfg Config) *Store {
 	t.Helper()
 	needRoot(t)
+	path, err := unpackProgram()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Worker = worker.Command{Path: path, Filter: allowAll}
 	s, err := Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)

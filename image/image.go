@@ -17,6 +17,7 @@ import (
 	"github.com/cri-mini/cri-mini/image/registry"
 	"github.com/cri-mini/cri-mini/image/store"
 	"github.com/cri-mini/cri-mini/image/unpack"
+	"github.com/cri-mini/cri-mini/image/worker"
 )
 
 // Sentinels for errors.Is. Those of the registry and of blobs are the ones of the packages below.
@@ -43,6 +44,9 @@ type Config struct {
 	Fetches int
 	// Limits bound what one layer may hold.
 	Limits unpack.Limits
+	// Worker says how the process is started in which the layers of a pull are unpacked; its Dir is set by Open. Without
+	// a path they are unpacked in this one.
+	Worker worker.Command
 	Logger *slog.Logger
 }
 
@@ -104,6 +108,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg.Worker.Dir = disk.Making()
 	return &Store{
 		cfg: cfg, disk: disk, log: cfg.Logger,
 		platform: matcher(cfg.Platform),

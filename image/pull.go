@@ -93,14 +93,14 @@ func (s *Store) pull(ctx context.Context, named reference.Named, auth *criapi.Au
 // install brings the layers in and commits.
 func (s *Store) install(ctx context.Context, src fetcher, t *target, names store.NewImage, p *progress) (_ *Image, err error) {
 	p.begin(t)
-	session := s.disk.Begin()
+	session, unpacker := s.disk.Begin(), &unpacker{command: s.cfg.Worker}
 	defer func() {
 		discard := err != nil && !worthRetry(ctx, err)
-		err = errors.Join(err, session.Close(discard))
+		err = errors.Join(err, unpacker.leave(), session.Close(discard))
 	}()
 	g, all := errgroup.WithContext(ctx)
 	for i := range t.manifest.Layers {
-		g.Go(func() error { return s.layer(all, session, layerSource{src, p, i}, t) })
+		g.Go(func() error { return s.layer(all, session, layerSource{src, p, unpacker, i}, t) })
 	}
 	if err := g.Wait(); err != nil {
 		return nil, err
@@ -124,8 +124,9 @@ func worthRetry(ctx context.Context, err error) bool {
 // layerSource is where one layer of an image comes from.
 type layerSource struct {
 	fetcher
-	pull *progress
-	i    int // which layer
+	pull   *progress
+	unpack *unpacker
+	i      int // which layer
 }
 
 func (s *Store) layer(ctx context.Context, session *store.Session, src layerSource, t *target) error {
@@ -149,7 +150,7 @@ func (s *Store) layer(ctx context.Context, session *store.Session, src layerSour
 		if desc.Size < 0 { // from an archive that has no digests of compressed layers
 			blob.Digest = ""
 		}
-		return unpack.Apply(ctx, dir, blob, s.cfg.Limits)
+		return src.unpack.apply(ctx, dir, blob, s.cfg.Limits)
 	})
 	if err == nil {
 		note.at(StageDone)

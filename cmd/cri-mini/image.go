@@ -15,6 +15,7 @@ import (
 	"github.com/cri-mini/cri-mini/admin"
 	"github.com/cri-mini/cri-mini/image"
 	"github.com/cri-mini/cri-mini/image/registry"
+	"github.com/cri-mini/cri-mini/image/worker"
 )
 
 // imageFlags are those of all image commands; each one takes some.
@@ -132,7 +133,12 @@ func (v imageVerb) client(ctx context.Context, c config) (*admin.Client, func() 
 		return nil, nil, err
 	}
 	log := newLogger(c)
-	store, err := image.Open(ctx, c.images(log))
+	cfg, err := c.images(log)
+	if err != nil {
+		state.release()
+		return nil, nil, err
+	}
+	store, err := image.Open(ctx, cfg)
 	if err != nil {
 		state.release()
 		return nil, nil, err
@@ -223,12 +229,14 @@ func unmountImage(ctx context.Context, c *admin.Client, _ imageFlags, args []str
 }
 
 // images is what the image store is opened with.
-func (c *config) images(log *slog.Logger) image.Config {
+func (c *config) images(log *slog.Logger) (image.Config, error) {
+	filter, err := unpackFilter()
 	return image.Config{
+		Worker:   worker.Command{Path: "/proc/self/exe", Filter: filter},
 		Root:     filepath.Join(c.StateDir, "images"),
 		Registry: registry.Config{ConfigDir: c.Registry.ConfigDir, StallTimeout: time.Duration(c.Registry.StallTimeout)},
 		Logger:   log,
-	}
+	}, err
 }
 
 // adminSocket is where the daemon serves package admin.

@@ -17,6 +17,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/cri-mini/cri-mini/image/worker"
 )
 
 // version is set by the build.
@@ -42,6 +44,7 @@ func commands() []command {
 var aliases = map[string]string{"-h": "help", "-help": "help", "--help": "help", "-v": "version", "-version": "version", "--version": "version"}
 
 func main() {
+	worker.Main() // does not return in a process that unpacks
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if err := run(ctx, os.Args[1:]); err != nil {

@@ -75,7 +75,11 @@ func (d *daemon) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if d.images, err = image.Open(ctx, c.images(log)); err != nil {
+	images, err := c.images(log)
+	if err != nil {
+		return err
+	}
+	if d.images, err = image.Open(ctx, images); err != nil {
 		return err
 	}
 	network := c.network()

@@ -102,6 +102,9 @@ const noFiles, bottom = "empty/image", "empty/bottom"
 // Bottom is a directory without files, for overlayfs, which takes no single layer where there is no upper directory.
 func (s *Store) Bottom() string { return s.path(bottom) }
 
+// Making is the directory below which layers are made.
+func (s *Store) Making() string { return s.path("tmp") }
+
 // Root is the directory.
 func (s *Store) Root() string { return s.root }
 

@@ -4,7 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	_ "crypto/sha512" // for digests that name it
+	_ "crypto/sha256" // for digests that name it
+	_ "crypto/sha512" // likewise
 	"errors"
 	"fmt"
 	"hash"
