@@ -33,6 +33,8 @@ type Server struct {
 	Handlers  []*criapi.RuntimeHandler
 	Features  *criapi.RuntimeFeatures
 	Release   string
+	// CgroupDriver is who makes cgroups.
+	CgroupDriver criapi.CgroupDriver
 	// Info is what a verbose Status tells: facts about the machine, the effective configuration, counts.
 	Info func() (map[string]string, error)
 	// StateDir is where writable layers are, for ImageFsInfo.

@@ -32,9 +32,9 @@ func (s *Server) Status(_ context.Context, r *criapi.StatusRequest) (*criapi.Sta
 	return resp, err
 }
 
-// RuntimeConfig tells the cgroup driver.
+// RuntimeConfig tells the cgroup driver. The kubelet asks once, when it starts, and takes the same.
 func (s *Server) RuntimeConfig(context.Context, *criapi.RuntimeConfigRequest) (*criapi.RuntimeConfigResponse, error) {
-	return &criapi.RuntimeConfigResponse{Linux: &criapi.LinuxRuntimeConfiguration{CgroupDriver: criapi.CgroupDriver_CGROUPFS}}, nil
+	return &criapi.RuntimeConfigResponse{Linux: &criapi.LinuxRuntimeConfiguration{CgroupDriver: s.CgroupDriver}}, nil
 }
 
 // UpdateRuntimeConfig takes the node's pod CIDR; it is kept across restarts.

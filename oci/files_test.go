@@ -125,18 +125,44 @@ func TestHostsFile(t *testing.T) {
 }
 
 func TestCgroupPath(t *testing.T) {
-	for _, tt := range []struct{ name, parent, pod, container string }{
-		{"none", "", "/cri-mini/p", "/cri-mini/p/c"},
-		{"cgroupfs", "/kubepods/podx/", "/kubepods/podx/p", "/kubepods/podx/c"},
-		{"relative", "kubepods", "/kubepods/p", "/kubepods/c"},
-		{"slice", "/kubepods.slice/kubepods-podx.slice", "kubepods-podx.slice:cri-mini:p", "kubepods-podx.slice:cri-mini:c"},
+	const burst = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podx_y.slice"
+	for _, tt := range []struct{ name, driver, parent, pod, container string }{
+		{"none", "cgroupfs", "", "/cri-mini/p", "/cri-mini/p/c"},
+		{"no driver", "", "", "/cri-mini/p", "/cri-mini/p/c"},
+		{"cgroupfs", "cgroupfs", "/kubepods/podx/", "/kubepods/podx/p", "/kubepods/podx/c"},
+		{"relative", "cgroupfs", "kubepods", "/kubepods/p", "/kubepods/c"},
+		{"systemd, none", "systemd", "", "cri_mini-podp.slice", "cri_mini-podp.slice:cri-mini:c"},
+		{"slice", "systemd", "kubepods-burstable-podx_y.slice", "kubepods-burstable-podx_y.slice:cri-mini:p", "kubepods-burstable-podx_y.slice:cri-mini:c"},
+		{"slice and where it is", "systemd", burst, "kubepods-burstable-podx_y.slice:cri-mini:p", "kubepods-burstable-podx_y.slice:cri-mini:c"},
+		{"relative to the root", "systemd", burst[1:], "kubepods-burstable-podx_y.slice:cri-mini:p", "kubepods-burstable-podx_y.slice:cri-mini:c"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			pod := &criapi.PodSandboxConfig{Linux: &criapi.LinuxPodSandboxConfig{CgroupParent: tt.parent}}
-			p, err1 := cgroupPath(pod, "p", "p")
-			c, err2 := cgroupPath(pod, "p", "c")
+			p, err1 := cgroupPath(pod, "p", "p", tt.driver)
+			c, err2 := cgroupPath(pod, "p", "c", tt.driver)
 			if p != tt.pod || c != tt.container || err1 != nil || err2 != nil {
 				t.Errorf("pod %q, container %q, %v %v", p, c, err1, err2)
+			}
+		})
+	}
+}
+
+func TestCgroupParentOfTheOtherDriver(t *testing.T) {
+	for _, tt := range []struct{ name, driver, parent, says string }{
+		{"path with systemd", "systemd", "/kubepods/burstable/podx", "does not end in .slice, and the cgroup driver is systemd: set cgroupDriver of the kubelet"},
+		{"slice with cgroupfs", "cgroupfs", "kubepods-podx.slice", "is a slice of systemd, but the cgroup driver is cgroupfs: set cgroupDriver of the kubelet"},
+		{"slice with no driver", "", "/kubepods.slice/kubepods-podx.slice", "but the cgroup driver is cgroupfs"},
+		{"elsewhere", "systemd", "/machine.slice/kubepods-podx.slice", "which is /kubepods.slice/kubepods-podx.slice"},
+		{"empty part", "systemd", "kubepods--podx.slice", "dashes is empty"},
+		{"root slice", "systemd", "-.slice", "which is /"},
+		{"ending alone", "systemd", ".slice", "does not end in .slice"},
+		{"root", "systemd", "/", "does not end in .slice"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			pod := &criapi.PodSandboxConfig{Linux: &criapi.LinuxPodSandboxConfig{CgroupParent: tt.parent}}
+			_, err := cgroupPath(pod, "p", "c", tt.driver)
+			if err == nil || !strings.Contains(err.Error(), tt.says) || !strings.HasPrefix(err.Error(), "pod config: linux.cgroup_parent: ") {
+				t.Errorf("%v; want %q", err, tt.says)
 			}
 		})
 	}

@@ -7,6 +7,9 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/cri-mini/cri-mini/runtime/host"
+	"github.com/cri-mini/cri-mini/runtime/unit"
 )
 
 // DefaultRunDir is used where an input gives no RunDir.
@@ -15,8 +18,12 @@ const DefaultRunDir = "/run/cri-mini"
 // maxCgroup bounds a cgroup_parent in bytes: what makes a path that the kernel does not take is said when the pod is run.
 const maxCgroup = 2048
 
-// cgroupRoot is the parent of pods that were given none.
-const cgroupRoot = "/cri-mini"
+// cgroupRoot is the parent of pods that were given none, and rootSlice with the
+// ending .slice is it for the systemd driver: a dash would begin a slice in it.
+const (
+	cgroupRoot = "/cri-mini"
+	rootSlice  = "cri_mini"
+)
 
 func quote(s string) string { return strconv.Quote(s) }
 
@@ -42,38 +49,59 @@ func namespacePath(runDir, podID string, t specs.LinuxNamespaceType) string {
 	return path.Join(runDir, "pods", podID, "ns", string(t))
 }
 
-// cgroupParent returns the cleaned cgroup_parent, "" when there is none. With
-// the systemd driver it is a slice ("kubepods-burstable.slice"), which stays as
-// it is; a cgroupfs path is made absolute within each hierarchy.
-func cgroupParent(pod *criapi.PodSandboxConfig) (string, error) {
+// cgroupParent returns the cleaned cgroup_parent, "" when there is none: an
+// absolute path within each hierarchy, or with the systemd driver the name of a
+// slice. The kubelet gives a slice with the directories it is in.
+func cgroupParent(pod *criapi.PodSandboxConfig, driver string) (string, error) {
+	const field = "linux.cgroup_parent"
 	parent := pod.GetLinux().GetCgroupParent()
+	slice := path.Base(parent)
 	switch {
 	case parent == "":
 		return "", nil
 	case hasDotDot(parent):
-		return "", badPod("linux.cgroup_parent", `%q contains ".."`, parent)
+		return "", badPod(field, `%q contains ".."`, parent)
 	case strings.ContainsAny(parent, "\x00\n:"):
-		return "", badPod("linux.cgroup_parent", "%q holds ':', a newline or a NUL byte", parent)
+		return "", badPod(field, "%q holds ':', a newline or a NUL byte", parent)
 	case len(parent) > maxCgroup:
-		return "", badPod("linux.cgroup_parent", "has %d bytes, at most %d leave room for what comes around it in a path", len(parent), maxCgroup)
+		return "", badPod(field, "has %d bytes, at most %d leave room for what comes around it in a path", len(parent), maxCgroup)
+	case driver != host.DriverSystemd && strings.HasSuffix(slice, ".slice"):
+		return "", badPod(field, "%q is a slice of systemd, but the cgroup driver is cgroupfs: set cgroupDriver of the kubelet to cgroupfs, or runtime.cgroup_driver to systemd", parent)
+	case driver != host.DriverSystemd:
+		return path.Join("/", parent), nil
 	}
-	return path.Join("/", parent), nil
+	where, err := unit.SlicePath(slice)
+	if err != nil {
+		return "", badPod(field, "%v, and the cgroup driver is systemd: set cgroupDriver of the kubelet to systemd, or runtime.cgroup_driver to cgroupfs", err)
+	}
+	if where == "/" || strings.Contains(parent, "/") && path.Join("/", parent) != where {
+		return "", badPod(field, "%q is not where systemd has that slice, which is %s", parent, where)
+	}
+	return slice, nil
 }
 
 // cgroupPath returns the cgroup of member id of a pod: below the pod's parent
-// where the kubelet made one, else below a cgroup of the pod's own. A slice
-// gives the form that the systemd driver takes, slice:prefix:name.
-func cgroupPath(pod *criapi.PodSandboxConfig, podID, id string) (string, error) {
-	parent, err := cgroupParent(pod)
-	switch {
-	case err != nil:
+// where the kubelet made one, else below a cgroup of the pod's own. With the
+// systemd driver it is a slice, or a scope as slice:prefix:name.
+func cgroupPath(pod *criapi.PodSandboxConfig, podID, id, driver string) (string, error) {
+	parent, err := cgroupParent(pod, driver)
+	if err != nil {
 		return "", err
-	case parent == "" && id == podID:
-		return path.Join(cgroupRoot, podID), nil
-	case parent == "":
-		return path.Join(cgroupRoot, podID, id), nil
-	case strings.HasSuffix(parent, ".slice"):
-		return path.Base(parent) + ":cri-mini:" + id, nil
+	}
+	if driver == host.DriverSystemd {
+		if parent == "" {
+			parent = rootSlice + "-pod" + podID + ".slice"
+			if id == podID {
+				return parent, nil
+			}
+		}
+		return parent + ":cri-mini:" + id, nil
+	}
+	if parent == "" {
+		parent = path.Join(cgroupRoot, podID)
+		if id == podID {
+			return parent, nil
+		}
 	}
 	return path.Join(parent, id), nil
 }

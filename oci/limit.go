@@ -14,7 +14,7 @@ import (
 // setResources sets the container's cgroup, its limits and its OOM score,
 // beside the device rules that are there already.
 func (b *builder) setResources() error {
-	own, err := cgroupPath(b.in.Pod, b.in.PodID, b.in.ID)
+	own, err := cgroupPath(b.in.Pod, b.in.PodID, b.in.ID, b.in.Facts.CgroupDriver)
 	if err != nil {
 		return err
 	}

@@ -132,7 +132,7 @@ func podHostname(c *criapi.PodSandboxConfig, s *specs.Spec) error {
 // parent has them already, from the kubelet.
 func podCgroup(in PodInput, s *specs.Spec) error {
 	linux := in.Config.GetLinux()
-	own, err := cgroupPath(in.Config, in.ID, in.ID)
+	own, err := cgroupPath(in.Config, in.ID, in.ID, in.Facts.CgroupDriver)
 	if err != nil {
 		return err
 	}

@@ -172,7 +172,7 @@ func (m *Manager) plan(c *Container) (*plan.Plan, error) {
 	if err := m.makeSkeleton(); err != nil {
 		return nil, err
 	}
-	o := m.options(c.ID)
+	o := m.options(c.pod, c.ID)
 	o.Bundle = c.dir()
 	o.Rootfs = compile.Rootfs{Lower: append(lower, m.skeleton()), Upper: filepath.Join(m.layer(c.ID), "upper"), Work: filepath.Join(m.layer(c.ID), "work")}
 	o.Stdio = compile.Stdio{Dir: c.dir(), Stdin: c.Config.GetStdin(), StdinOnce: c.Config.GetStdinOnce()}

@@ -44,7 +44,7 @@ func (m *Manager) ExecSync(ctx context.Context, id string, cmd []string, timeout
 	if err != nil {
 		return ExecResult{}, err
 	}
-	o := m.options(newID())
+	o := m.options(c.pod, newID())
 	o.Container, o.KillGroup = c.ID, timeout > 0
 	pl, err := compile.Exec(c.spec, oci.Exec(c.spec, in), o)
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/cri-mini/cri-mini/netns"
 	"github.com/cri-mini/cri-mini/runtime/cgroup"
+	"github.com/cri-mini/cri-mini/runtime/host"
 	"github.com/cri-mini/cri-mini/runtime/journal"
 )
 
@@ -36,6 +37,7 @@ type Pod struct {
 	Created time.Time
 	dir     string // RunDir/pods/<id>
 	spec    *specs.Spec
+	driver  string // of its cgroups, whatever a later daemon's is
 	level   string // SELinux level of its own; "" on a node without SELinux
 
 	mu         sync.Mutex
@@ -56,6 +58,7 @@ type podRecord struct {
 	State   podState          `json:"state"`
 	Network *netns.Attachment `json:"network,omitempty"`
 	Level   string            `json:"level,omitempty"`
+	Driver  string            `json:"cgroupDriver,omitempty"`
 	// Updating is what the pod's cgroup held before an update that is under way.
 	Updating []cgroup.Former `json:"updating,omitempty"`
 }
@@ -70,7 +73,7 @@ func (p *Pod) record() (podRecord, error) {
 	if err != nil {
 		return podRecord{}, fmt.Errorf("encode pod config: %w", err)
 	}
-	return podRecord{Config: b, Handler: p.Handler, Created: p.Created.UnixNano(), State: p.state, Network: p.att, Level: p.level, Updating: p.updating}, nil
+	return podRecord{Config: b, Handler: p.Handler, Created: p.Created.UnixNano(), State: p.state, Network: p.att, Level: p.level, Driver: p.driver, Updating: p.updating}, nil
 }
 
 // setState notes a new state in the journal and then takes it. Caller holds mu.
@@ -103,7 +106,7 @@ func (p *Pod) setEnding(s podState) error {
 }
 
 func (r podRecord) pod(id, runDir string) (*Pod, error) {
-	p := &Pod{ID: id, Config: &criapi.PodSandboxConfig{}, Handler: r.Handler, Created: time.Unix(0, r.Created), dir: podDir(runDir, id), state: r.State, att: r.Network, level: r.Level, updating: r.Updating, containers: map[string]*Container{}}
+	p := &Pod{ID: id, Config: &criapi.PodSandboxConfig{}, Handler: r.Handler, Created: time.Unix(0, r.Created), dir: podDir(runDir, id), state: r.State, att: r.Network, level: r.Level, driver: r.Driver, updating: r.Updating, containers: map[string]*Container{}}
 	if err := proto.Unmarshal(r.Config, p.Config); err != nil {
 		return nil, fmt.Errorf("decode config of pod %s: %w", id, err)
 	}
@@ -111,6 +114,13 @@ func (r podRecord) pod(id, runDir string) (*Pod, error) {
 		p.Config.Linux = &criapi.LinuxPodSandboxConfig{}
 	}
 	return p, nil
+}
+
+// facts are the node's as they are for a pod.
+func (m *Manager) facts(p *Pod) host.Facts {
+	f := m.cfg.Facts
+	f.CgroupDriver = p.driver
+	return f
 }
 
 func podDir(runDir, id string) string { return filepath.Join(runDir, "pods", id) }

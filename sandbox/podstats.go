@@ -2,13 +2,13 @@ package sandbox
 
 import (
 	"path/filepath"
-	"strings"
 	"time"
 
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/cri-mini/cri-mini/netns"
 	"github.com/cri-mini/cri-mini/runtime/cgroup"
+	"github.com/cri-mini/cri-mini/runtime/unit"
 )
 
 // PodStats tells what a pod uses. One that is not ready has attributes only.
@@ -47,13 +47,18 @@ func (p *Pod) look() podLook {
 
 // sumCgroup is the one that holds all of a pod: its own, or the kubelet's that its containers are in. "" is none.
 func (p *Pod) sumCgroup() string {
-	if p.spec == nil || !strings.HasPrefix(p.spec.Linux.CgroupsPath, "/") {
+	if p.spec == nil {
 		return ""
 	}
+	own := p.spec.Linux.CgroupsPath
 	if p.Config.GetLinux().GetCgroupParent() == "" {
-		return p.spec.Linux.CgroupsPath
+		return own
 	}
-	return filepath.Dir(p.spec.Linux.CgroupsPath)
+	if unit.Is(own) {
+		u, _ := unit.Parse(own) // "" is none
+		return u.Slice
+	}
+	return filepath.Dir(own)
 }
 
 // podUse is one look at what pods use, gathered for all at once.

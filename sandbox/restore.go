@@ -78,7 +78,7 @@ func (m *Manager) restorePod(ctx context.Context, id string, known map[string]en
 		return errors.Join(err, j.Close(), m.quarantine(ctx, id, path))
 	}
 	p.journal = j
-	if p.spec, err = oci.Pod(oci.PodInput{ID: id, Config: p.Config, RunDir: m.cfg.RunDir, Facts: m.cfg.Facts}); err != nil {
+	if p.spec, err = oci.Pod(oci.PodInput{ID: id, Config: p.Config, RunDir: m.cfg.RunDir, Facts: m.facts(p)}); err != nil {
 		m.log.Warn("make spec of pod again", "pod", id, "err", err)
 	}
 	if err := m.recoverPodUpdate(p); err != nil {

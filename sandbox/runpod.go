@@ -56,7 +56,7 @@ func (m *Manager) runPod(ctx context.Context, config *criapi.PodSandboxConfig, h
 	if config.Linux == nil {
 		config.Linux = &criapi.LinuxPodSandboxConfig{} // an update writes into it
 	}
-	p := &Pod{ID: newID(), Config: config, Handler: handler, Created: time.Now(), state: podCreating, containers: map[string]*Container{}}
+	p := &Pod{ID: newID(), Config: config, Handler: handler, Created: time.Now(), driver: m.cfg.Facts.CgroupDriver, state: podCreating, containers: map[string]*Container{}}
 	p.dir = podDir(m.cfg.RunDir, p.ID)
 	in := oci.PodInput{ID: p.ID, Config: config, RunDir: m.cfg.RunDir, Facts: m.cfg.Facts}
 	if in.SeccompProfile, err = readProfile(oci.PodSeccompPath(config)); err != nil {
@@ -65,7 +65,7 @@ func (m *Manager) runPod(ctx context.Context, config *criapi.PodSandboxConfig, h
 	if p.spec, err = oci.Pod(in); err != nil {
 		return "", invalid(err)
 	}
-	pl, err := compile.Pod(p.spec, m.options(p.ID))
+	pl, err := compile.Pod(p.spec, m.options(p, p.ID))
 	if err != nil {
 		return "", invalid(fmt.Errorf("compile pod: %w", err))
 	}
@@ -203,8 +203,8 @@ func (m *Manager) writeFiles(p *Pod) error {
 }
 
 // options are what every plan of this daemon has in common.
-func (m *Manager) options(id string) compile.Options {
+func (m *Manager) options(p *Pod, id string) compile.Options {
 	return compile.Options{
-		ID: id, Facts: m.cfg.Facts, RunDir: m.cfg.RunDir, PrivateDir: filepath.Join(m.cfg.RunDir, "pods"), Stage: m.cfg.Engine.Stage(), Seccomp: m.cfg.Seccomp,
+		ID: id, Facts: m.facts(p), RunDir: m.cfg.RunDir, PrivateDir: filepath.Join(m.cfg.RunDir, "pods"), Stage: m.cfg.Engine.Stage(), Seccomp: m.cfg.Seccomp,
 	}
 }

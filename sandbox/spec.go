@@ -30,7 +30,7 @@ func (m *Manager) makeSpec(ctx context.Context, c *Container, img Image, podConf
 	node, _ := os.Hostname()
 	in := oci.ContainerInput{
 		ID: c.ID, PodID: c.pod.ID, Pod: c.pod.Config, Config: c.Config, Image: img.Config, ImageName: c.Config.GetImage().GetUserSpecifiedImage(),
-		Passwd: img.Passwd, Group: img.Group, RunDir: m.cfg.RunDir, Rootfs: m.cfg.Engine.Stage(), Facts: m.cfg.Facts, PodSpec: c.pod.spec, NodeName: node,
+		Passwd: img.Passwd, Group: img.Group, RunDir: m.cfg.RunDir, Rootfs: m.cfg.Engine.Stage(), Facts: m.facts(c.pod), PodSpec: c.pod.spec, NodeName: node,
 		SELinuxLevel: c.pod.level,
 	}
 	_ = podConfig // the pod as it was run decides; the copy in the request may be newer

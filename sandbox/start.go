@@ -208,7 +208,7 @@ func (m *Manager) recordExit(c *Container, x engine.Exit) {
 	m.tell(p, c.ID, criapi.ContainerEventType_CONTAINER_STOPPED_EVENT)
 }
 
-// exited takes over how a container ended. The cgroup is still there: whether the kernel killed for memory is
+// exited takes over how a container ended. The cgroup was not given back yet: whether the kernel killed for memory is
 // known before anybody can ask.
 func (m *Manager) exited(c *Container, x engine.Exit) {
 	c.finished, c.exitCode = x.At, x.Code
@@ -218,7 +218,7 @@ func (m *Manager) exited(c *Container, x engine.Exit) {
 	switch {
 	case x.Unknown:
 		c.reason, c.message = reasonUnknown, "the exit code was lost with the processes that could have told it"
-	case m.cfg.Cgroups.OOMKills(c.cgroup()) > 0 && x.Code != 0:
+	case x.Code != 0 && m.cfg.Cgroups.OOMKills(c.cgroup()) > 0:
 		c.reason = reasonOOM
 		c.message = fmt.Sprintf("killed by the kernel at its memory limit of %d bytes", c.Config.GetLinux().GetResources().GetMemoryLimitInBytes())
 	case x.Code == 0:

@@ -52,7 +52,7 @@ func (m *Manager) Exec(ctx context.Context, id string, cmd []string, tty bool, s
 	if err != nil {
 		return 0, err
 	}
-	o := m.options(newID())
+	o := m.options(c.pod, newID())
 	o.Container, o.KillGroup = c.ID, true
 	pl, err := compile.Exec(c.spec, oci.Exec(c.spec, oci.ExecInput{Cmd: cmd, TTY: tty}), o)
 	if err != nil {

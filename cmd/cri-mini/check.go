@@ -10,6 +10,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cri-mini/cri-mini/runtime/cgroup"
+	"github.com/cri-mini/cri-mini/runtime/host"
 )
 
 // maxSocket is the longest path of a socket in bytes: sun_path and its final zero (unix(7)).
@@ -63,6 +66,7 @@ func (c *config) check() error {
 var (
 	levels  = []string{"debug", "info", "warn", "error"}
 	formats = []string{"text", "json"}
+	drivers = []string{cgroup.DriverAuto, host.DriverCgroupfs, host.DriverSystemd}
 )
 
 func (c *config) checkPaths(f *faults) {
@@ -112,6 +116,9 @@ func (c *config) checkNetwork(f *faults) error {
 func (c *config) checkRuntime(f *faults) {
 	if n := c.Runtime.PodsPerMonitor; n < 1 || n > 64 {
 		f.add("runtime.pods_per_monitor", n, "is not between 1 and 64")
+	}
+	if !slices.Contains(drivers, c.Runtime.CgroupDriver) {
+		f.add("runtime.cgroup_driver", c.Runtime.CgroupDriver, "is none of "+strings.Join(drivers, ", "))
 	}
 	for i, h := range c.Runtime.Handlers {
 		if !isLabel(h) {

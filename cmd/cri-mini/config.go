@@ -16,6 +16,7 @@ import (
 
 	"github.com/cri-mini/cri-mini/image/registry"
 	"github.com/cri-mini/cri-mini/netns"
+	"github.com/cri-mini/cri-mini/runtime/cgroup"
 )
 
 // defaultConfigFile is read when no other is named; it need not exist.
@@ -43,6 +44,7 @@ type config struct {
 		PodsPerMonitor int      `toml:"pods_per_monitor"`
 		InitPath       string   `toml:"init_path"`
 		Handlers       []string `toml:"handlers"`
+		CgroupDriver   string   `toml:"cgroup_driver"`
 	} `toml:"runtime"`
 	Streaming struct {
 		Address     string   `toml:"address"`
@@ -75,7 +77,7 @@ func defaults() config {
 	c.Network.Mode, c.Network.ConfDir, c.Network.Bridge = netns.ModeAuto, "/etc/cni/net.d", "cri-mini0"
 	c.Network.BinDirs = []string{"/opt/cni/bin", "/usr/lib/cni"}
 	c.Registry.ConfigDir, c.Registry.StallTimeout = "/etc/cri-mini/certs.d", duration(registry.DefaultStallTimeout)
-	c.Runtime.PodsPerMonitor, c.Runtime.Handlers = 16, []string{}
+	c.Runtime.PodsPerMonitor, c.Runtime.Handlers, c.Runtime.CgroupDriver = 16, []string{}, cgroup.DriverAuto
 	c.Streaming.Address, c.Streaming.IdleTimeout = "127.0.0.1:0", duration(4*time.Hour)
 	c.Log.Level, c.Log.Format = "info", "text"
 	return c

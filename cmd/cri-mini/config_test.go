@@ -46,6 +46,7 @@ func TestConfigRefused(t *testing.T) {
 		{"duration as text without unit", "[streaming]\nidle_timeout = \"5\"", `streaming.idle_timeout"): "5" is not a duration with its unit`},
 		{"pods_per_monitor", "[runtime]\npods_per_monitor = 0", `runtime.pods_per_monitor: 0 is not between 1 and 64`},
 		{"wrong type", "[runtime]\npods_per_monitor = \"many\"", `runtime.pods_per_monitor`},
+		{"cgroup_driver", "[runtime]\ncgroup_driver = \"fs\"", `runtime.cgroup_driver: "fs" is none of auto, cgroupfs, systemd`},
 		{"init_path", "[runtime]\ninit_path = \"cri-mini-init\"", `runtime.init_path: "cri-mini-init" is not an absolute path`},
 		{"handler", "[runtime]\nhandlers = [\"Fast One\"]", `runtime.handlers: "Fast One" is no name for a handler: 1 to 63 of a-z`},
 		{"empty handler", "[runtime]\nhandlers = [\"\"]", `runtime.handlers: "" is no name`},

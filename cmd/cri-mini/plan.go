@@ -18,7 +18,7 @@ import (
 
 // showPlan prints what a pod, and a container in it, would do on this machine. The files are those of crictl runp and
 // crictl create. No image is opened: its layers are shown by its name.
-func showPlan(_ context.Context, args []string) error {
+func showPlan(ctx context.Context, args []string) error {
 	c, rest, err := parse("plan", args, 2)
 	if err != nil {
 		return err
@@ -28,6 +28,9 @@ func showPlan(_ context.Context, args []string) error {
 	}
 	facts, err := host.Probe()
 	if err != nil {
+		return err
+	}
+	if _, err := chooseDriver(ctx, c, &facts); err != nil {
 		return err
 	}
 	o := compile.Options{ID: "POD", Facts: facts, RunDir: c.RunDir, PrivateDir: filepath.Join(c.RunDir, "pods"), Stage: filepath.Join(c.RunDir, "stage"), Seccomp: compileSeccomp}

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/cri-mini/cri-mini/runtime/cgroup"
+	"github.com/cri-mini/cri-mini/runtime/host"
 	"github.com/cri-mini/cri-mini/runtime/seccomp"
 )
 
@@ -24,8 +27,25 @@ func (d *daemon) features() *criapi.RuntimeFeatures {
 	return &criapi.RuntimeFeatures{SupplementalGroupsPolicy: true, UserNamespacesHostNetwork: d.facts.UserNS && d.facts.IdmapMounts, MountOptions: true}
 }
 
+// chooseDriver decides who makes cgroups, and says why.
+func chooseDriver(ctx context.Context, c config, facts *host.Facts) (why string, err error) {
+	facts.CgroupDriver, why, err = cgroup.ChooseDriver(ctx, c.Runtime.CgroupDriver, cgroup.Layout(facts.Cgroup))
+	if err != nil {
+		return "", fmt.Errorf("runtime.cgroup_driver: %q: %w", c.Runtime.CgroupDriver, err)
+	}
+	return why, nil
+}
+
+// cgroupDriver is the choice in CRI's words.
+func (d *daemon) cgroupDriver() criapi.CgroupDriver {
+	if d.facts.CgroupDriver == host.DriverSystemd {
+		return criapi.CgroupDriver_SYSTEMD
+	}
+	return criapi.CgroupDriver_CGROUPFS
+}
+
 func (d *daemon) info() (map[string]string, error) {
-	b, err := json.Marshal(map[string]any{"host": d.facts, "config": d.c, "init": d.engine.Sealed(), "seccompFiltersCompiled": seccomp.Misses()})
+	b, err := json.Marshal(map[string]any{"host": d.facts, "config": d.c, "init": d.engine.Sealed(), "cgroupDriver": d.facts.CgroupDriver, "cgroupDriverBecause": d.driver, "seccompFiltersCompiled": seccomp.Misses()})
 	if err != nil {
 		return nil, fmt.Errorf("encode status: %w", err)
 	}

@@ -55,6 +55,7 @@ type daemon struct {
 	c       config
 	log     *slog.Logger
 	facts   host.Facts
+	driver  string // why it is the one that facts have
 	engine  *engine.Engine
 	network *netns.Network
 	images  *image.Store
@@ -70,6 +71,9 @@ func (d *daemon) start(ctx context.Context) error {
 	d.facts.SeccompLib, d.facts.SeccompAPI = seccomp.LibraryVersion(), seccomp.APILevel()
 	if err := seccomp.CheckLibrary(); err != nil { // pods without a profile can run
 		log.Warn("containers with a seccomp profile cannot start", "err", err)
+	}
+	if d.driver, err = chooseDriver(ctx, c, &d.facts); err != nil {
+		return err
 	}
 	cgroups, err := cgroup.New(cgroup.Config{Layout: cgroup.Layout(d.facts.Cgroup)})
 	if err != nil {
@@ -129,7 +133,7 @@ func (d *daemon) serve(ctx context.Context) error {
 		return err
 	}
 	s := &cri.Server{
-		Pods: d.pods, Images: d.images, Network: nodeNetwork{d.network}, Streaming: streaming, Handlers: d.handlers(), Features: d.features(), Release: version, Info: d.info,
+		Pods: d.pods, Images: d.images, Network: nodeNetwork{d.network}, Streaming: streaming, Handlers: d.handlers(), Features: d.features(), Release: version, Info: d.info, CgroupDriver: d.cgroupDriver(),
 		StateDir: d.c.StateDir, Log: d.log,
 	}
 	g := s.Register()
@@ -146,7 +150,7 @@ func (d *daemon) serve(ctx context.Context) error {
 			g.Stop()
 		}
 	}()
-	d.log.Info("serving", "obj", d.c.Socket, "pods", d.pods.Pods(), "kernel", fmt.Sprintf("%d.%d", d.facts.Kernel.Major, d.facts.Kernel.Minor), "cgroups", d.facts.Cgroup.Mode, "init", d.engine.Sealed())
+	d.log.Info("serving", "obj", d.c.Socket, "pods", d.pods.Pods(), "kernel", fmt.Sprintf("%d.%d", d.facts.Kernel.Major, d.facts.Kernel.Minor), "cgroups", d.facts.Cgroup.Mode, "driver", fmt.Sprintf("%s (%s)", d.facts.CgroupDriver, d.driver), "init", d.engine.Sealed())
 	return g.Serve(listener)
 }
 

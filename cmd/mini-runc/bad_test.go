@@ -133,7 +133,6 @@ func TestBadCommandLine(t *testing.T) {
 		{`invalid value "maybe" for flag -rootless: want true, false or auto`, "--rootless maybe list"},
 		{`Option --root argument should not be set to /`, "--root / list"},
 		{`container x: container does not exist`, "start x"},
-		{`driver "systemd": cgroup driver is not supported yet`, "--systemd-cgroup run x"},
 		{`invalid log-format: "xml"`, "--log-format xml list"},
 	} {
 		b.fails(tc.words, strings.Fields(tc.line)...)

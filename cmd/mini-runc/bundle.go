@@ -9,10 +9,12 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/cri-mini/cri-mini/runtime/compile"
+	"github.com/cri-mini/cri-mini/runtime/unit"
 )
 
 // bundle is a directory with a config.json (runtime-spec, bundle.md).
@@ -34,6 +36,25 @@ func openBundle(dir string) (*bundle, error) {
 		return nil, fmt.Errorf("read bundle: %w", err)
 	}
 	return b, decode(path, b.text, b.spec)
+}
+
+// nameScope writes the whole name of the container's scope into the specification where runc has a default for it, so
+// that commands that are not told of systemd find the cgroup by what is kept of the specification.
+func (b *bundle) nameScope(id string) error {
+	if b.spec.Linux == nil {
+		b.spec.Linux = &specs.Linux{}
+	}
+	p := b.spec.Linux.CgroupsPath
+	if p == "" {
+		p = ":runc:" + id
+	}
+	u, err := unit.Parse(p)
+	if err != nil || !strings.HasPrefix(p, ":") && !strings.HasPrefix(p, "-:") {
+		return err
+	}
+	b.spec.Linux.CgroupsPath = u.String()
+	b.text, err = json.Marshal(b.spec)
+	return err
 }
 
 // decode reads JSON. Its errors name the file, the place and the field, with what it wants to be.

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cri-mini/cri-mini/runtime/cgroup"
 	"github.com/cri-mini/cri-mini/runtime/compile"
 	"github.com/cri-mini/cri-mini/runtime/engine"
 	"github.com/cri-mini/cri-mini/runtime/plan"
@@ -49,7 +50,7 @@ func (m *making) request(a *app, id, gate string) (engine.CommandRequest, error)
 	if err != nil {
 		return engine.CommandRequest{}, err
 	}
-	req := engine.CommandRequest{ID: id, Bundle: b.dir, Spec: b.spec, Config: b.text}
+	req := engine.CommandRequest{ID: id, Bundle: b.dir, Spec: b.spec}
 	if p := b.spec.Process; p != nil {
 		if err := m.inherit(p); err != nil {
 			return req, err
@@ -67,6 +68,7 @@ func (m *making) request(a *app, id, gate string) (engine.CommandRequest, error)
 	}
 	req.PreserveFDs = int(m.preserveFDs)
 	req.Plan, err = m.plan(a, b, id, gate)
+	req.Config = b.text
 	return req, err
 }
 
@@ -81,6 +83,11 @@ func (m *making) plan(a *app, b *bundle, id, gate string) (*plan.Plan, error) {
 	}
 	allowDefaults(b.spec)
 	a.chooseGroup(b.spec, &o)
+	if a.systemd {
+		if err := b.nameScope(id); err != nil {
+			return nil, fmt.Errorf("%s: linux.cgroupsPath: %w", filepath.Join(b.dir, "config.json"), err)
+		}
+	}
 	p, err := compile.Container(b.spec, o)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(b.dir, "config.json"), err)
@@ -140,6 +147,11 @@ func create(ctx context.Context, a *app, args []string) error {
 func (a *app) prepare(m *making, id string, gated bool) (*engine.Command, engine.CommandRequest, error) {
 	if err := engine.CheckID(id); err != nil {
 		return nil, engine.CommandRequest{}, err
+	}
+	if a.systemd {
+		if err := cgroup.FindSystemd(); err != nil {
+			return nil, engine.CommandRequest{}, fmt.Errorf("--systemd-cgroup: %w", err)
+		}
 	}
 	e := a.engine()
 	gate := ""

@@ -62,7 +62,7 @@ func (a *app) linuxFeatures() *oci.Linux {
 	return &oci.Linux{
 		Namespaces:   namespaces,
 		Capabilities: plan.CapNames()[:a.facts.LastCap+1],
-		Cgroup:       &oci.Cgroup{V1: &yes, V2: &yes, Systemd: &no, SystemdUser: &no, Rdma: &yes},
+		Cgroup:       &oci.Cgroup{V1: &yes, V2: &yes, Systemd: &yes, SystemdUser: &no, Rdma: &yes},
 		Seccomp: &oci.Seccomp{
 			Enabled: &a.facts.Seccomp, Actions: known.Actions, Operators: known.Operators, Archs: known.Archs,
 			KnownFlags: known.Flags, SupportedFlags: known.Flags,

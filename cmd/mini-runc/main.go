@@ -200,11 +200,7 @@ func (a *app) cgroups() (*cgroup.Tree, error) {
 	if err := a.probe(); err != nil {
 		return nil, err
 	}
-	driver := cgroup.DriverCgroupfs
-	if a.systemd {
-		driver = cgroup.DriverSystemd
-	}
-	tree, err := cgroup.New(cgroup.Config{Layout: cgroup.Layout(a.facts.Cgroup), Driver: driver})
+	tree, err := cgroup.New(cgroup.Config{Layout: cgroup.Layout(a.facts.Cgroup)})
 	if err != nil {
 		return nil, fmt.Errorf("cgroups: %w", err)
 	}
@@ -216,6 +212,10 @@ func (a *app) probe() (err error) {
 	if !a.probed {
 		a.facts, err = host.Probe()
 		a.probed = err == nil
+		a.facts.CgroupDriver = host.DriverCgroupfs
+		if a.systemd {
+			a.facts.CgroupDriver = host.DriverSystemd
+		}
 	}
 	return err
 }

@@ -9,6 +9,13 @@
 // millisecond that way. The library github.com/opencontainers/cgroups is used
 // for what is subtle rather than slow: device rules and unit conversions.
 //
+// Or it is named by a unit of systemd, "kubepods-pod8f2c.slice:cri-mini:4f2a",
+// which then makes and removes it (systemd.go). All else is done by its files
+// as for a path, without D-Bus, but for limits: those systemd must know as the
+// unit's properties (property.go), or it would put others in force some day. The
+// library's managers do the same, by a connection of their own and in another
+// order: a process first, and into each v1 hierarchy by the slow file.
+//
 // Invariant: nothing is removed that the package was not asked to remove, but
 // for parents that it had to make itself; those carry a mark (see mark.go) and
 // go with their last child.
@@ -20,16 +27,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-)
+	"sync"
 
-// Drivers.
-const (
-	DriverCgroupfs = "cgroupfs" // directories are made by us
-	DriverSystemd  = "systemd"  // units are asked of systemd
+	"github.com/cri-mini/cri-mini/runtime/unit"
 )
-
-// ErrDriver means that the driver asked for is not there.
-var ErrDriver = errors.New("cgroup driver is not supported")
 
 // Layout says where the hierarchies are; its fields are those of the host
 // package's Cgroup, which converts to it.
@@ -44,8 +45,6 @@ type Layout struct {
 // Config is what New needs.
 type Config struct {
 	Layout Layout
-	// Driver is DriverCgroupfs, or empty for it. DriverSystemd gives ErrDriver.
-	Driver string
 }
 
 // hierarchy is one mounted tree of cgroups.
@@ -66,18 +65,15 @@ type Tree struct {
 	list []*hierarchy
 	v2   *hierarchy // nil when there is none
 	pure bool       // v2 holds every controller
+	bus  bus        // the way to systemd, which names of units need
+	lost sync.Mutex // see OOMKills
+	// slices is held by dropParents, and for reading by who starts units.
+	slices sync.RWMutex
 }
 
 // New checks the layout and returns its tree. It touches no file.
 func New(config Config) (*Tree, error) {
-	switch config.Driver {
-	case "", DriverCgroupfs:
-	case DriverSystemd:
-		return nil, fmt.Errorf("driver %q: %w yet; set it to %q", config.Driver, ErrDriver, DriverCgroupfs)
-	default:
-		return nil, fmt.Errorf("driver %q: %w; use %q", config.Driver, ErrDriver, DriverCgroupfs)
-	}
-	tree := &Tree{pure: config.Layout.Mode == "v2"}
+	tree := &Tree{pure: config.Layout.Mode == "v2", bus: bus{socket: systemdSocket}}
 	if unified := config.Layout.Unified; unified != "" {
 		tree.v2 = &hierarchy{mount: filepath.Clean(unified), controllers: config.Layout.UnifiedControllers, v2: true}
 		tree.list = append(tree.list, tree.v2)
@@ -144,6 +140,15 @@ func (t *Tree) main() *hierarchy {
 		}
 	}
 	return t.list[len(t.list)-1]
+}
+
+// locate gives the path of a cgroup that is named by it or by its unit.
+func locate(name string) (string, error) {
+	if !unit.Is(name) {
+		return name, checkPath(name)
+	}
+	u, err := unit.Parse(name)
+	return u.Path, err
 }
 
 // checkPath refuses what would name another cgroup than it seems to.

@@ -24,7 +24,8 @@ var cpusetFlags = []string{
 // CPUDetails reads them; what is absent is zero.
 func (t *Tree) CPUDetails(path string) CPUDetails {
 	d := CPUDetails{Set: map[string]int64{}}
-	if checkPath(path) != nil {
+	path, err := locate(path)
+	if err != nil {
 		return d
 	}
 	if h := t.find("cpuacct"); h != nil && !h.v2 {
@@ -92,7 +93,8 @@ type MemoryCounter struct{ Limit, Usage, Peak, Failures uint64 }
 // KernelMemory reads the counters; ok is false on v2.
 func (t *Tree) KernelMemory(path string) (m KernelMemory, ok bool) {
 	h := t.find("memory")
-	if h == nil || h.v2 || checkPath(path) != nil {
+	path, err := locate(path)
+	if h == nil || h.v2 || err != nil {
 		return m, false
 	}
 	read := func(prefix string) (c MemoryCounter) {

@@ -17,13 +17,19 @@ import (
 // missing, and sets its limits and device rules. No process is moved. It may be
 // repeated: what is there is kept and set again. After an error Remove cleans up.
 //
-// Resources may be nil. Rules about devices are set only when there are any;
+// The name of a slice has systemd make it; a scope needs a process, see
+// StartScope. Resources may be nil. Rules about devices are set only when there are any;
 // they begin with "deny all", and a cgroup without rules inherits its parent's.
 func (t *Tree) Create(ctx context.Context, path string, resources *specs.LinuxResources) error {
-	if err := checkPath(path); err != nil {
+	name := path
+	path, err := locate(name)
+	if err != nil {
 		return err
 	}
 	plan, err := t.settings(resources)
+	if err == nil {
+		err = t.startSlice(ctx, name, plan)
+	}
 	if err != nil {
 		return fmt.Errorf("create cgroup %s: %w", path, err)
 	}

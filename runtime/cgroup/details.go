@@ -28,7 +28,8 @@ type HugepageStats struct {
 
 // Details reads the counters.
 func (t *Tree) Details(path string) Details {
-	if checkPath(path) != nil {
+	path, err := locate(path)
+	if err != nil {
 		return Details{}
 	}
 	d := Details{OOMKills: t.OOMKills(path), Devices: t.deviceIO(path), Hugepages: t.hugepageStats(path)}
@@ -50,7 +51,8 @@ func (t *Tree) Details(path string) Details {
 // MemoryCounters gives memory.stat as it is, by the kernel's words, which are others on v1 and on v2.
 func (t *Tree) MemoryCounters(path string) map[string]uint64 {
 	h := t.find("memory")
-	if h == nil || checkPath(path) != nil {
+	path, err := locate(path)
+	if h == nil || err != nil {
 		return nil
 	}
 	text, _ := readFile(h.dir(path), "memory.stat")

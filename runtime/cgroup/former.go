@@ -7,6 +7,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/cri-mini/cri-mini/runtime/unit"
 )
 
 // Former is what one file of a cgroup held before an update, in the lines that
@@ -15,12 +17,14 @@ import (
 type Former struct {
 	Path  string   `json:"path"` // absolute
 	Lines []string `json:"lines"`
+	// Unit is the name of the cgroup where systemd has to hear of the lines too.
+	Unit string `json:"unit,omitempty"`
 }
 
 // Former returns what Update with these resources would change, as it is now.
 // Files that are absent, and values that nobody can write back, are left out.
 func (t *Tree) Former(path string, resources *specs.LinuxResources) ([]Former, error) {
-	if err := checkPath(path); err != nil {
+	if _, err := locate(path); err != nil {
 		return nil, err
 	}
 	plan, err := t.settings(resources)
@@ -30,7 +34,15 @@ func (t *Tree) Former(path string, resources *specs.LinuxResources) ([]Former, e
 	return t.former(path, plan)
 }
 
-func (t *Tree) former(path string, plan *plan) ([]Former, error) {
+func (t *Tree) former(name string, plan *plan) ([]Former, error) {
+	path, err := locate(name)
+	if err != nil {
+		return nil, err
+	}
+	of := ""
+	if unit.Is(name) {
+		of = name
+	}
 	var list []Former
 	for _, h := range t.list {
 		dir := h.dir(path)
@@ -42,7 +54,7 @@ func (t *Tree) former(path string, plan *plan) ([]Former, error) {
 			if err != nil {
 				return nil, err
 			}
-			list = append(list, Former{Path: dir + "/" + s.file, Lines: s.undo(now)})
+			list = append(list, Former{Path: dir + "/" + s.file, Lines: s.undo(now), Unit: of})
 		}
 	}
 	return list, nil
@@ -53,6 +65,10 @@ func (t *Tree) former(path string, plan *plan) ([]Former, error) {
 // quota), and how far the update had come is not known: what is refused is tried
 // again after the others, for as long as that helps. It goes on past errors.
 func (t *Tree) TakeBack(list []Former) error {
+	return errors.Join(t.takeBackUnits(list), t.takeBackFiles(list))
+}
+
+func (t *Tree) takeBackFiles(list []Former) error {
 	for {
 		var refused []Former
 		var errs []error

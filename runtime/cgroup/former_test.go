@@ -41,9 +41,9 @@ func TestFormer(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Former{
-		{root + "/ctr/cpu.max", []string{"max 100000"}}, {root + "/ctr/cpuset.cpus", []string{""}},
-		{root + "/ctr/memory.max", []string{"max"}}, // memory.swap.max is not there: no swap accounting
-		{root + "/ctr/io.max", []string{"8:0 rbps=max wbps=max riops=max wiops=max"}}, {root + "/ctr/memory.high", []string{"max"}},
+		{Path: root + "/ctr/cpu.max", Lines: []string{"max 100000"}}, {Path: root + "/ctr/cpuset.cpus", Lines: []string{""}},
+		{Path: root + "/ctr/memory.max", Lines: []string{"max"}}, // memory.swap.max is not there: no swap accounting
+		{Path: root + "/ctr/io.max", Lines: []string{"8:0 rbps=max wbps=max riops=max wiops=max"}}, {Path: root + "/ctr/memory.high", Lines: []string{"max"}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -84,7 +84,7 @@ func TestTakeBack(t *testing.T) {
 			t.Errorf("after an update to %d was taken back: %s", limit, diff)
 		}
 	}
-	if err := tree.TakeBack([]Former{{tree.main().dir(root + "/absent/pids.max"), []string{"5"}}}); err != nil {
+	if err := tree.TakeBack([]Former{{Path: tree.main().dir(root + "/absent/pids.max"), Lines: []string{"5"}}}); err != nil {
 		t.Errorf("of a cgroup that is gone: %v", err)
 	}
 }

@@ -13,10 +13,10 @@ var ErrNoFreezer = errors.New("this machine has no freezer controller")
 // Freeze stops all tasks of the cgroup and of those below it, and returns when
 // they have stopped. When that fails or the context ends they run again.
 func (t *Tree) Freeze(ctx context.Context, path string) error {
-	if err := checkPath(path); err != nil {
+	path, err := locate(path)
+	if err != nil {
 		return err
 	}
-	var err error
 	switch freezer := t.find("freezer"); {
 	case freezer != nil:
 		err = freezeV1(ctx, freezer.dir(path))
@@ -78,10 +78,10 @@ func freezeV2(ctx context.Context, dir string) error {
 
 // Thaw lets the tasks run again; one that is not frozen is no error.
 func (t *Tree) Thaw(path string) error {
-	if err := checkPath(path); err != nil {
+	path, err := locate(path)
+	if err != nil {
 		return err
 	}
-	var err error
 	switch freezer := t.find("freezer"); {
 	case freezer != nil:
 		err = writeFile(freezer.dir(path), "freezer.state", "THAWED")
@@ -99,7 +99,8 @@ func (t *Tree) Thaw(path string) error {
 // ThawAll thaws the cgroup and those below it, for what was killed to die. Unlike Thaw it does not mind a machine on
 // which nothing need be done.
 func (t *Tree) ThawAll(path string) error {
-	if err := checkPath(path); err != nil {
+	path, err := locate(path)
+	if err != nil {
 		return err
 	}
 	return t.thawV1(path)
@@ -107,7 +108,8 @@ func (t *Tree) ThawAll(path string) error {
 
 // Frozen reports whether the cgroup itself was frozen, not only one above it.
 func (t *Tree) Frozen(path string) (bool, error) {
-	if err := checkPath(path); err != nil {
+	path, err := locate(path)
+	if err != nil {
 		return false, err
 	}
 	if freezer := t.find("freezer"); freezer != nil {

@@ -21,7 +21,8 @@ import (
 // Kill is the last thing to do with a cgroup: since Linux 6.14 a task that is
 // cloned into one (CloneDir) after cgroup.kill was written there is killed too.
 func (t *Tree) Kill(ctx context.Context, path string) error {
-	if err := checkPath(path); err != nil {
+	path, err := locate(path)
+	if err != nil {
 		return err
 	}
 	if t.v2 != nil {

@@ -57,7 +57,8 @@ func (t *Tree) JoinFiles(path string) []JoinFile {
 // CloneDir opens the directory to give to clone3(2) with CLONE_INTO_CGROUP. It
 // returns nil without an error on a machine that has no v2 hierarchy.
 func (t *Tree) CloneDir(path string) (*os.File, error) {
-	if err := checkPath(path); err != nil || t.v2 == nil {
+	path, err := locate(path)
+	if err != nil || t.v2 == nil {
 		return nil, err
 	}
 	return os.OpenFile(t.v2.dir(path), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -65,14 +66,16 @@ func (t *Tree) CloneDir(path string) (*os.File, error) {
 
 // Exists reports whether the cgroup is there in any hierarchy.
 func (t *Tree) Exists(path string) bool {
-	return checkPath(path) == nil && slices.ContainsFunc(t.list, func(h *hierarchy) bool { return exists(h.dir(path)) })
+	path, err := locate(path)
+	return err == nil && slices.ContainsFunc(t.list, func(h *hierarchy) bool { return exists(h.dir(path)) })
 }
 
 // Procs returns the processes in the cgroup and in those below it, each once, in
 // order. An absent cgroup has none. Processes that our PID namespace does not
 // show are left out.
 func (t *Tree) Procs(path string) ([]int, error) {
-	if err := checkPath(path); err != nil {
+	path, err := locate(path)
+	if err != nil {
 		return nil, err
 	}
 	return procs(t.main().dir(path))

@@ -6,7 +6,8 @@ import "golang.org/x/sys/unix"
 // not know of them: kubelet makes a pod's cgroup in the hierarchies it knows,
 // and not in the v2 one of a hybrid machine, nor does it remove it there. So
 // what is made on the way carries an extended attribute, which needs no other
-// record and goes away with the cgroup; kernfs has them on v1 and v2.
+// record and goes away with the cgroup; kernfs has them on v1 and v2. The slices
+// that systemd starts above one of ours carry it in one hierarchy.
 const mark = "trusted.cri-mini.made"
 
 // setMark is best effort: without CAP_SYS_ADMIN the parent is left behind empty.

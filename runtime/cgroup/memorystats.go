@@ -137,23 +137,3 @@ func swapStats(dir string, files *memoryFiles, memoryLimit, usage uint64) *SwapS
 	}
 	return &SwapStats{Usage: usage, Limit: limit}
 }
-
-// OOMKills returns how many processes in the cgroup and below it the OOM killer
-// has killed; 0 for one that is absent, so it must be read before Remove.
-func (t *Tree) OOMKills(path string) uint64 {
-	h := t.find("memory")
-	if h == nil || checkPath(path) != nil {
-		return 0
-	}
-	if h.v2 {
-		text, _ := readFile(h.dir(path), "memory.events")
-		return lookup(text, "oom_kill")
-	}
-	var kills uint64 // v1 counts for each cgroup alone
-	_ = walk(h.dir(path), func(dir string) error {
-		text, err := readFile(dir, "memory.oom_control")
-		kills += lookup(text, "oom_kill")
-		return err
-	})
-	return kills
-}

@@ -15,7 +15,8 @@ import (
 // is not limited is left out, but for the CPU quota, which is then -1. Weights of
 // v2 are turned back into the lowest shares that give them.
 func (t *Tree) Read(path string) (*specs.LinuxResources, error) {
-	if err := checkPath(path); err != nil {
+	path, err := locate(path)
+	if err != nil {
 		return nil, err
 	}
 	if !exists(t.main().dir(path)) {

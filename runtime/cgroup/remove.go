@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cri-mini/cri-mini/runtime/unit"
 )
 
 // busyLimit is how long a cgroup that should be empty may stay busy: the kernel
@@ -16,23 +18,35 @@ import (
 const busyLimit = 2 * time.Second
 
 // Remove removes the cgroup with all below it from every hierarchy, and the
-// parents that Create had to make once they are empty. An absent one is no
+// parents that Create had to make once they are empty; systemd forgets its unit,
+// and one that cannot be told so is an error. An absent cgroup is no
 // error. Processes must be gone; a cgroup that stays busy is an error that names
 // them. It goes on past an error and joins them.
 func (t *Tree) Remove(ctx context.Context, path string) error {
-	if err := checkPath(path); err != nil {
+	name := path
+	path, err := locate(name)
+	if err != nil {
 		return err
 	}
+	t.settle(name)
 	var errs []error
+	if err := t.stopUnit(ctx, name); err != nil {
+		errs = append(errs, err)
+	}
 	for _, h := range t.list {
 		if err := removeDir(ctx, h.dir(path)); err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		removeMarked(h, filepath.Dir(path))
+		if h != t.main() || !unit.Is(name) { // see dropParents
+			removeMarked(h, filepath.Dir(path))
+		}
 	}
-	if len(errs) > 0 {
-		return fmt.Errorf("remove cgroup %s: %w", path, errors.Join(errs...))
+	if len(errs) == 0 {
+		errs = append(errs, t.dropParents(ctx, name))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("remove cgroup %s: %w", path, err)
 	}
 	return nil
 }

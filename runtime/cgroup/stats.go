@@ -63,6 +63,10 @@ func sum[T any](a, b *T, add func(*T, T)) *T {
 
 // Stats reads the counters. An absent cgroup gives fs.ErrNotExist.
 func (t *Tree) Stats(path string) (Stats, error) {
+	path, err := locate(path)
+	if err != nil {
+		return Stats{}, err
+	}
 	stats, err := t.Usage(path)
 	if err != nil {
 		return Stats{}, err
@@ -79,7 +83,8 @@ func (t *Tree) Stats(path string) (Stats, error) {
 // from half the files: of CPU the time alone where the rest is in files of its
 // own, and no tasks.
 func (t *Tree) Usage(path string) (Stats, error) {
-	if err := checkPath(path); err != nil {
+	path, err := locate(path)
+	if err != nil {
 		return Stats{}, err
 	}
 	stats := Stats{Time: time.Now()}

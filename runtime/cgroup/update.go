@@ -13,16 +13,18 @@ import (
 // refuses its value, what was written before is taken back, and the error is a
 // *WriteError that names the file and the value.
 func (t *Tree) Update(path string, resources *specs.LinuxResources) error {
-	if err := checkPath(path); err != nil {
+	name := path
+	path, err := locate(name)
+	if err != nil {
 		return err
 	}
-	if err := t.update(path, resources); err != nil {
+	if err := t.update(name, path, resources); err != nil {
 		return fmt.Errorf("update cgroup %s: %w", path, err)
 	}
 	return nil
 }
 
-func (t *Tree) update(path string, resources *specs.LinuxResources) error {
+func (t *Tree) update(name, path string, resources *specs.LinuxResources) error {
 	plan, err := t.settings(resources)
 	if err != nil {
 		return err
@@ -38,8 +40,11 @@ func (t *Tree) update(path string, resources *specs.LinuxResources) error {
 			return err
 		}
 	}
-	former, err := t.former(path, plan)
+	former, err := t.former(name, plan)
 	if err != nil {
+		return err
+	}
+	if err := t.setProperties(name, path, plan); err != nil {
 		return err
 	}
 	for _, h := range t.list {

@@ -28,6 +28,7 @@ type builder struct {
 	stdio      [3]plan.Slot
 	gate       plan.Slot
 	cgroups    []joinFile
+	scope      []plan.Op // what puts the new process into its cgroups, where systemd does it
 	memoryOut  plan.Slot // the memory group that init came from
 	unifiedIn  bool      // the process is in its group of the v2 hierarchy
 	mounts     []mount

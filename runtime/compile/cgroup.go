@@ -43,12 +43,12 @@ func hierarchies(c host.Cgroup) []hierarchy {
 
 func (h hierarchy) has(controller string) bool { return slices.Contains(h.controllers, controller) }
 
-// cgroupPath is the container's group within each hierarchy. "slice:prefix:name" is the systemd driver's
-// form: the unit prefix-name.scope below the slice, whose own parents are in its name.
+// cgroupPath is the container's group within each hierarchy. "slice:prefix:name" is where systemd would make it.
 func (b *builder) cgroupPath() (string, error) {
 	p := b.spec.Linux.CgroupsPath
-	if parts := strings.Split(p, ":"); len(parts) == 3 && strings.HasSuffix(parts[0], ".slice") {
-		p = path.Join(slicePath(parts[0]), unitName(parts[1], parts[2]))
+	if b.systemd() || strings.HasSuffix(strings.SplitN(p, ":", 2)[0], ".slice") && strings.Count(p, ":") == 2 {
+		u, err := b.unit()
+		return u.Path, err
 	}
 	if p == "" {
 		p = b.container()
@@ -60,28 +60,6 @@ func (b *builder) cgroupPath() (string, error) {
 		return "", bad("linux.cgroupsPath", "is the root of the hierarchies: its limits would be the host's")
 	}
 	return p, nil
-}
-
-// slicePath: a-b.slice lies in a.slice (systemd.slice(5)).
-func slicePath(slice string) string {
-	name := strings.TrimSuffix(slice, ".slice")
-	full := "/"
-	for i, c := range name {
-		if c == '-' {
-			full = path.Join(full, name[:i]+".slice")
-		}
-	}
-	return path.Join(full, slice)
-}
-
-func unitName(prefix, name string) string {
-	if strings.HasSuffix(name, ".slice") || strings.HasSuffix(name, ".scope") {
-		return name
-	}
-	if prefix == "" {
-		return name + ".scope"
-	}
-	return prefix + "-" + name + ".scope"
 }
 
 // makeCgroup makes the group with its limits and opens what is joined.
@@ -96,6 +74,9 @@ func (b *builder) makeCgroup() error {
 	limits, err := b.resources()
 	if err != nil {
 		return err
+	}
+	if b.systemd() {
+		return b.makeScope(limits)
 	}
 	b.before(plan.MakeCgroup(dir, limits))
 	return b.openCgroups(dir)
@@ -162,7 +143,7 @@ func (b *builder) openUnified(dir string) error {
 	case b.o.CloneInto && !b.startsOutside():
 		slot := b.open("cgroup", path.Join(facts.Unified, b.execGroup(dir, pure)), plan.OpenPath)
 		b.clone.Slot[0] = slot
-	case pure || b.o.CloneInto || b.limitsInUnified():
+	case pure || b.o.CloneInto || b.limitsInUnified() || b.systemd(): // it looks into the v2 hierarchy for who is in a scope
 		b.addJoin("unified", path.Join(facts.Unified, b.execGroup(dir, pure), "cgroup.procs"), false)
 	default:
 		return nil

@@ -145,6 +145,7 @@ func (b *builder) cloneFlags() uint64 {
 func (b *builder) enter(before ...plan.Op) {
 	flags := b.cloneFlags()
 	b.clone.Num[0] = flags
+	b.then(b.scope...)
 	late := b.ns.fresh &^ flags &^ plan.NewUser
 	forks := (late|b.ns.joined)&plan.NewPID != 0 || late&plan.NewTime != 0
 	if !forks {

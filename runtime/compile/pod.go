@@ -25,12 +25,9 @@ func Pod(spec *specs.Spec, o Options) (*plan.Plan, error) {
 		b.ns.fresh |= plan.NewNS // the pause process's own
 	}
 	process := b.ns.fresh&(plan.NewUser|plan.NewPID) != 0
-	// Only a pause process lives in it: a group that holds nobody and limits nothing is not made.
 	pause := b.ns.fresh&plan.NewPID != 0
-	if b.spec.Linux.CgroupsPath != "" && (pause || b.spec.Linux.Resources != nil) {
-		if err := b.podCgroup(pause); err != nil {
-			return nil, err
-		}
+	if err := b.podCgroup(pause); err != nil {
+		return nil, err
 	}
 	if err := b.podShm(); err != nil {
 		return nil, err
@@ -62,13 +59,20 @@ func (b *builder) checkPod() error {
 	return nil
 }
 
-// podCgroup makes the pod's group, which a pause process joins.
-func (b *builder) podCgroup(join bool) error {
+// podCgroup makes the pod's group, which a pause process joins and nobody else: one that would hold nobody and limit
+// nothing is not made.
+func (b *builder) podCgroup(pause bool) error {
 	switch {
-	case join && len(b.o.Facts.Cgroup.Mounts) == 0:
+	case b.spec.Linux.CgroupsPath == "":
+		return nil
+	case b.systemd():
+		return b.podUnits(pause)
+	case pause && len(b.o.Facts.Cgroup.Mounts) == 0:
 		return b.pauseCgroup()
-	case join:
+	case pause:
 		return b.makeCgroup()
+	case b.spec.Linux.Resources == nil:
+		return nil
 	}
 	joins := b.o
 	b.o.Facts.Cgroup.Mounts, b.o.Facts.Cgroup.Unified = nil, ""

@@ -83,7 +83,7 @@ func (c *Command) launch(ctx context.Context, req CommandRequest, end int) (*Pro
 // freeGroup gives the plan's cgroup. One that has processes is somebody else's: its limits would be changed, and
 // delete would kill what is in it.
 func (c *Command) freeGroup(p *plan.Plan) (string, error) {
-	i := p.Index(plan.CgroupCreate)
+	i := groupOp(p)
 	if i < 0 {
 		return "", nil
 	}

@@ -26,6 +26,8 @@ func (r *run) parent(ctx context.Context, op *plan.Op) error {
 	switch op.Kind {
 	case plan.CgroupCreate:
 		return r.cgroupCreate(ctx, op)
+	case plan.UnitStart:
+		return r.unitStart(ctx, op)
 	case plan.OpenFile:
 		return r.open(op)
 	case plan.Fifo:
@@ -84,19 +86,6 @@ func (r *run) fill(s plan.Slot, fd int) {
 		_ = unix.Close(r.fds[s])
 	}
 	r.fds[s] = fd
-}
-
-func (r *run) cgroupCreate(ctx context.Context, op *plan.Op) error {
-	resources := &specs.LinuxResources{}
-	if len(op.Blob) > 0 {
-		if err := json.Unmarshal(op.Blob, resources); err != nil {
-			return fmt.Errorf("decode resources: %w", err)
-		}
-	}
-	if err := r.intend(plan.Cgroup, op.Str[0], plan.InHost); err != nil {
-		return err
-	}
-	return r.cgroups.Create(ctx, op.Str[0], resources)
 }
 
 // in runs f where paths of the given namespace are looked up.

@@ -144,7 +144,7 @@ func (r *run) failure() error {
 
 // explainOOM finds out whether it was the kernel that killed init, for the memory limit of the group that the plan made.
 func (r *run) explainOOM(e *OpError) *OpError {
-	i := r.plan.Index(plan.CgroupCreate)
+	i := groupOp(r.plan)
 	if !e.Killed || i < 0 || r.cgroups == nil || r.cgroups.OOMKills(r.plan.Ops[i].Str[0]) == 0 {
 		return e
 	}

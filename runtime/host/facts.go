@@ -26,6 +26,12 @@ const (
 	CgroupV2     = "v2"     // one v2 hierarchy
 )
 
+// Cgroup drivers.
+const (
+	DriverCgroupfs = "cgroupfs" // we make directories
+	DriverSystemd  = "systemd"  // systemd makes scopes and slices, and limits them
+)
+
 // Cgroup says where each controller is to be found. Controllers are named as
 // the kernel does ("memory", "cpu"); hybrid machines have some on v1 and some
 // on v2, so whoever acts on a controller looks it up here and assumes nothing.
@@ -105,6 +111,9 @@ type Facts struct {
 	SeccompActions []string `json:"seccompActions,omitempty"`
 
 	Cgroup Cgroup `json:"cgroup"`
+	// CgroupDriver is who makes cgroups, DriverCgroupfs or DriverSystemd; filled
+	// by whoever decides it. Empty is DriverCgroupfs.
+	CgroupDriver string `json:"cgroupDriver,omitempty"`
 	// RunTmpfs: /run is a tmpfs, so writing there costs no disk.
 	RunTmpfs bool `json:"runTmpfs"`
 	// SwapAccounting: the memory controller limits swap too.

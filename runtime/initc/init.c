@@ -1436,6 +1436,7 @@ static int run(const struct op *op)
 
 	/* The parent's own; find_bad_op has refused them. */
 	case OP_CGROUP_CREATE:
+	case OP_UNIT_START:
 	case OP_OPEN:
 	case OP_FIFO:
 	case OP_NS_CREATE:

@@ -90,6 +90,7 @@ enum op_kind {
 	OP_COPY_UP = 60, /* slot0=>out slot1=root str0=path list0=options num0=attrs */
 	OP_RESCTRL = 61, /* str0=group str1=monitor list0=schemata num0=make */
 	OP_FIND_PROGRAM = 62, /* str0=name list0=candidates */
+	OP_UNIT_START = 63, /* str0=unit str1=path list0=properties blob=resources */
 	OP_KINDS
 };
 

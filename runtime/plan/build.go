@@ -19,6 +19,14 @@ func MakeCgroup(path string, resources []byte) Op {
 	return o
 }
 
+// StartUnit has systemd make a unit (see runtime/unit) whose group is at path, with the limits given as for MakeCgroup.
+// Properties are "Name=value" with the value in GVariant's text form, beyond those that follow from the limits.
+func StartUnit(unit, path string, properties []string, resources []byte) Op {
+	o := named(UnitStart, Parent, unit, path)
+	o.List[0], o.Blob = properties, resources
+	return o
+}
+
 // Open opens path into a slot; in is InHost, InPrivate or InContainer.
 func Open(out Slot, path string, flags, in uint64) Op {
 	o := named(OpenFile, Parent, path)

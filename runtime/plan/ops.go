@@ -68,6 +68,7 @@ const (
 	CopyUp
 	Resctrl
 	FindProgram
+	UnitStart
 	kinds
 )
 
@@ -192,6 +193,13 @@ var table = [kinds]def{
 		makes:  "object cgroup",
 		undone: "by killing what is in it and rmdir, deepest first",
 		repeat: "yes: an existing group is adjusted"},
+	UnitStart: {name: "unit_start", c: "UNIT_START", sides: [2]Side{Parent},
+		strs: [4]string{"unit", "path"}, lists: [3]string{"properties"}, blob: "resources",
+		doc:    "Has systemd make a transient unit and its control group (systemd.scope(5), systemd.slice(5)), by D-Bus: a scope around the cloned process, since it takes none without a process, or a slice. What systemd has properties for is limited by them, so that a daemon-reload keeps it; then all limits and device rules are written as for cgroup_create, and the process is put into the hierarchies that systemd leaves alone. Init does nothing before: it waits at the next barrier.",
+		needs:  "systemd as PID 1",
+		makes:  "object cgroup, named by its unit",
+		undone: "by killing what is in it, StopUnit, rmdir of what is left, ResetFailedUnit",
+		repeat: "a slice: yes; a scope: no"},
 	OpenFile: {name: "open", c: "OPEN", sides: [2]Side{Parent},
 		slots: [2]string{">out"}, strs: [4]string{"path"}, nums: [6]num{{"flags", openFlags}, {"in", whereName}},
 		doc:   "Opens a file for the other side: cgroup join files, namespaces, /dev/null, the start gate. The child gets the descriptor, never the path.",

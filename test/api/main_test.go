@@ -20,18 +20,23 @@ import (
 const (
 	// imageName is the one image: busybox, and programs that cannot run.
 	imageName = "localhost/api:1"
-	// parent is the cgroup that the pods are below.
-	parent = "/api/pods"
 	// stallTimeout is configured for the registry that hangs.
 	stallTimeout = 2 * time.Second
 	// rpcLimit bounds every call: one that takes longer hangs.
 	rpcLimit = 30 * time.Second
 )
 
+// parent is the cgroup that the pods are below.
+var parent = daemon.Parent("api", "pods")
+
 func TestMain(m *testing.M) {
 	code := daemon.Main(m, "../private", writeImage)
 	if shared.daemon != nil {
 		if err := shared.daemon.Stop(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = max(code, 1)
+		}
+		if err := daemon.RemoveParent(parent); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			code = max(code, 1)
 		}
@@ -94,10 +99,10 @@ func prepare(bin string) error {
 	if err != nil {
 		return err
 	}
-	d.Config = fmt.Sprintf("[network]\nmode = \"builtin\"\n[registry]\nconfig_dir = %q\nstall_timeout = %q\n[runtime]\nhandlers = [\"other\"]\n[log]\nlevel = \"debug\"\n",
-		filepath.Join(d.Dir, "certs.d"), stallTimeout)
+	d.Config = fmt.Sprintf("[network]\nmode = \"builtin\"\n[registry]\nconfig_dir = %q\nstall_timeout = %q\n[runtime]\nhandlers = [\"other\"]\ncgroup_driver = %q\n[log]\nlevel = \"debug\"\n",
+		filepath.Join(d.Dir, "certs.d"), stallTimeout, daemon.Driver())
 	shared.logs = filepath.Join(d.Dir, "logs")
-	if err := errors.Join(os.MkdirAll(shared.logs, 0o755), daemon.MakeCgroup(parent), d.Load(filepath.Join(bin, "image.tar"))); err != nil {
+	if err := errors.Join(os.MkdirAll(shared.logs, 0o755), daemon.MakeParent(parent), d.Load(filepath.Join(bin, "image.tar"))); err != nil {
 		return err
 	}
 	if err := d.Start(); err != nil {

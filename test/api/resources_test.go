@@ -16,13 +16,13 @@ import (
 // limit reads a container's limit from its cgroup, by the name of either version.
 func (c *container) limit(v1, v2 string) string {
 	c.n.t.Helper()
-	return c.n.limit(filepath.Join(parent, c.id), v1, v2)
+	return c.n.limit(daemon.Group(parent, c.id), v1, v2)
 }
 
 // limit is that of a pod that has a cgroup of its own.
 func (p *pod) limit(v1, v2 string) string {
 	p.n.t.Helper()
-	return p.n.limit("/cri-mini/"+p.id, v1, v2)
+	return p.n.limit(daemon.OwnGroup(p.id), v1, v2)
 }
 
 func (n *node) limit(path, v1, v2 string) string {

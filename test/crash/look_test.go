@@ -69,7 +69,20 @@ func (n *node) withoutSpare(s []string) []string {
 	return s
 }
 
-// processes are all in this PID namespace but us, PID 1 and the daemon; zombies count.
+// pids are all in this PID namespace.
+func pids() map[int]bool {
+	entries, _ := os.ReadDir("/proc")
+	list := map[int]bool{}
+	for _, e := range entries {
+		if pid, err := strconv.Atoi(e.Name()); err == nil {
+			list[pid] = true
+		}
+	}
+	return list
+}
+
+// processes are all in this PID namespace but the daemon and those that were there before it, such as the services of
+// the machine if its PID 1 is systemd; zombies count.
 func (n *node) processes() []string {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -78,7 +91,7 @@ func (n *node) processes() []string {
 	var s []string
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
-		if err != nil || pid == 1 || pid == os.Getpid() || n.daemon != nil && pid == n.daemon.Process.Pid {
+		if err != nil || n.others[pid] || n.daemon != nil && pid == n.daemon.Process.Pid {
 			continue
 		}
 		st, err := os.ReadFile(filepath.Join("/proc", e.Name(), "stat"))

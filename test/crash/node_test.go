@@ -2,9 +2,7 @@ package crash
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +16,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/cri-mini/cri-mini/test/daemon"
 )
 
 // rpcLimit bounds every call: one that takes longer hangs.
@@ -35,6 +35,8 @@ type node struct {
 	options string // more lines of configuration, of table runtime
 	network string // lines of table network
 
+	others map[int]bool // processes that were there before
+
 	daemon  *exec.Cmd
 	ended   chan struct{} // closed when the daemon has ended
 	conn    *grpc.ClientConn
@@ -47,12 +49,14 @@ type node struct {
 // newNode makes the directories and loads the image. The machine is thrown away after the test, and all with it.
 func newNode(t testing.TB, bin string) *node {
 	t.Helper()
-	n := &node{t: t, bin: bin, disk: os.Getenv("SCRATCH"), run: filepath.Join(os.Getenv("RUN"), "d"), cgroup: "/crash/pod", network: "mode = \"builtin\"\n"}
+	n := &node{t: t, others: pids(), bin: bin, disk: os.Getenv("SCRATCH"), run: filepath.Join(os.Getenv("RUN"), "d"), cgroup: daemon.Parent("crash", "pod"), network: "mode = \"builtin\"\n"}
 	n.state, n.logs = filepath.Join(n.disk, "state"), filepath.Join(n.disk, "logs")
 	if n.disk == "" {
 		t.Fatal("SCRATCH is not set: a test of this package is run by test/private")
 	}
-	n.makeCgroup()
+	if err := daemon.MakeParent(n.cgroup); err != nil {
+		t.Fatal(err)
+	}
 	n.configure(16)
 	out, err := exec.Command(filepath.Join(bin, "cri-mini"), "image", "load", "--config", n.config(), filepath.Join(bin, "image.tar")).CombinedOutput()
 	if err != nil {
@@ -63,6 +67,9 @@ func newNode(t testing.TB, bin string) *node {
 			t.Logf("the daemon's log ends with:\n%s", lastLines(n.daemonLog(), 60))
 		}
 		n.kill()
+		if err := daemon.RemoveParent(n.cgroup); err != nil {
+			t.Error(err)
+		}
 	})
 	return n
 }
@@ -72,7 +79,7 @@ func (n *node) socket() string    { return filepath.Join(n.run, "cri-mini.sock")
 func (n *node) daemonLog() string { return filepath.Join(n.disk, "daemon.log") }
 
 func (n *node) configure(podsPerMonitor int) {
-	text := fmt.Sprintf("run_dir = %q\nstate_dir = %q\n[network]\n%s[runtime]\npods_per_monitor = %d\n%s[log]\nlevel = \"debug\"\n", n.run, n.state, n.network, podsPerMonitor, n.options)
+	text := fmt.Sprintf("run_dir = %q\nstate_dir = %q\n[network]\n%s[runtime]\npods_per_monitor = %d\ncgroup_driver = %q\n%s[log]\nlevel = \"debug\"\n", n.run, n.state, n.network, podsPerMonitor, daemon.Driver(), n.options)
 	if err := os.WriteFile(n.config(), []byte(text), 0o600); err != nil {
 		n.t.Fatal(err)
 	}
@@ -82,26 +89,6 @@ func (n *node) configure(podsPerMonitor int) {
 func (n *node) on(t testing.TB) *node {
 	n.t = t
 	return n
-}
-
-// makeCgroup makes the pods' parent in every hierarchy, as kubelet does.
-func (n *node) makeCgroup() {
-	n.t.Helper()
-	for _, root := range hierarchies(n.t) {
-		dir := root
-		for _, name := range strings.Split(strings.Trim(n.cgroup, "/"), "/") {
-			parent := dir
-			dir = filepath.Join(dir, name)
-			if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-				n.t.Fatal(err)
-			}
-			for _, file := range []string{"cpuset.cpus", "cpuset.mems"} { // empty in a new v1 cpuset (cpusets(7))
-				if b, err := os.ReadFile(filepath.Join(parent, file)); err == nil && len(b) > 1 {
-					_ = os.WriteFile(filepath.Join(dir, file), b, 0)
-				}
-			}
-		}
-	}
 }
 
 // start runs the daemon and waits until it serves; with a crash point in env it may end before that, and is started

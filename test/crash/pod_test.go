@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/cri-mini/cri-mini/test/daemon"
 )
 
 // podConfig is what kubelet would send for a pod of this name.
@@ -164,7 +166,7 @@ func (c *container) mustHave(r *criapi.LinuxContainerResources) {
 		"cpu.shares": fmt.Sprint(r.GetCpuShares()), "cpu.weight": fmt.Sprint(weight), "memory.limit_in_bytes": fmt.Sprint(r.GetMemoryLimitInBytes()), "memory.max": fmt.Sprint(r.GetMemoryLimitInBytes()),
 	} {
 		for _, root := range hierarchies(c.n.t) {
-			if b, err := os.ReadFile(filepath.Join(root, c.n.cgroup, c.id, file)); err == nil && strings.TrimSpace(string(b)) != want {
+			if b, err := os.ReadFile(filepath.Join(root, daemon.Group(c.n.cgroup, c.id), file)); err == nil && strings.TrimSpace(string(b)) != want {
 				c.n.t.Errorf("%s is %s, and the status says %v", file, b, r)
 			}
 		}
