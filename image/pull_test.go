@@ -460,6 +460,49 @@ func TestMirrorFromHostsToml(t *testing.T) {
 	}
 }
 
+// TestBadHostsToml: the registry itself is not asked in the place of a mirror that cannot be read.
+func TestBadHostsToml(t *testing.T) {
+	reg := newRegistry(t)
+	reg.image(t, "x:1", spec{layers: [][]byte{layerTar(t, "f a 1")}})
+	certs := t.TempDir()
+	dir := filepath.Join(certs, reg.host())
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cfg := testConfig(t.TempDir())
+	cfg.Registry.ConfigDir = certs
+	s := openStore(t, cfg)
+	reg.setFault(func(_ http.ResponseWriter, r *http.Request) bool {
+		t.Errorf("the registry is asked: %s %s", r.Method, r.URL)
+		return false
+	})
+	file := filepath.Join(dir, "hosts.toml")
+	pull := func(text string) error {
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		_, err := s.Pull(t.Context(), PullRequest{Ref: reg.host() + "/x:1"})
+		return err
+	}
+	for _, tc := range []struct{ name, text, words string }{
+		{"not TOML", "server = \"http://127.0.0.1:1\"\n[host", file},
+		{"wrong type", "server = 5\n", file},
+		{"unknown capability", "[host.\"http://127.0.0.1:1\"]\ncapabilities = [\"pul\"]\n", "pul"},
+		{"certificate that is not there", "[host.\"https://127.0.0.1:1\"]\nca = \"ca.pem\"\n", "ca.pem"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			err := pull(tc.text)
+			if err == nil || !strings.Contains(err.Error(), "configuration of host "+reg.host()) || !strings.Contains(err.Error(), tc.words) || errors.Is(err, ErrUnavailable) {
+				t.Errorf("pull: %v", err)
+			}
+		})
+	}
+	reg.setFault(nil)
+	if err := pull(fmt.Sprintf("server = %q\n", reg.URL)); err != nil {
+		t.Errorf("pull once the file is mended: %v", err)
+	}
+}
+
 func TestConcurrentPullsJoin(t *testing.T) {
 	reg := newRegistry(t)
 	s := openStore(t, testConfig(t.TempDir()))

@@ -29,6 +29,10 @@ func classify(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	var hosts *hostsError
+	if errors.As(err, &hosts) {
+		return hosts
+	}
 	var stall *stallError
 	if errors.As(err, &stall) {
 		return fmt.Errorf("%w: %w", ErrUnavailable, stall)

@@ -10,7 +10,7 @@ import (
 )
 
 // withLogger sends the protocol library's logrus lines to slog. They are all of debug worth to us: what matters comes
-// back as an error.
+// back as an error, or is made one by strictHosts.
 func withLogger(ctx context.Context, to *slog.Logger) context.Context {
 	l := logrus.New()
 	l.SetOutput(io.Discard)

@@ -59,7 +59,7 @@ func Open(cfg Config, ref reference.Named, auth *criapi.AuthConfig) (*Repository
 		headers.Set("User-Agent", cfg.UserAgent)
 	}
 	r.resolver = docker.NewResolver(docker.ResolverOptions{
-		Hosts:   r.cachedHosts(config.ConfigureHosts(withLogger(context.Background(), r.log), r.hostOptions(cfg, l))),
+		Hosts:   r.cachedHosts(strictHosts(r.log, r.hostOptions(cfg, l))),
 		Headers: headers,
 	})
 	return r, nil
