@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"path"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -48,10 +49,13 @@ func (s *Server) observe(ctx context.Context, op string, ids []any, call func() 
 	return err
 }
 
-// words of an error without the code that gRPC's own errors begin with.
+// words of an error without the code that gRPC's own errors begin with, and without saying again what the code says.
 func words(err error) string {
 	if s, ok := err.(interface{ GRPCStatus() *status.Status }); ok { // not a wrapped one, which has words around it
 		return s.GRPCStatus().Message()
+	}
+	if errors.Is(err, sandbox.ErrInvalid) {
+		return strings.TrimSuffix(err.Error(), ": "+sandbox.ErrInvalid.Error())
 	}
 	return err.Error()
 }

@@ -68,7 +68,7 @@ func (m *Manager) create(ctx context.Context, p *Pod, config *criapi.ContainerCo
 	}
 	img, ok := m.cfg.Images.Resolve(config.GetImage().GetImage())
 	if !ok {
-		return "", fmt.Errorf("config.image.image: %q is not on this node; pull it first: %w", config.GetImage().GetImage(), ErrNotFound)
+		return "", fmt.Errorf("config.image.image: %q: %w on this node; pull it first", config.GetImage().GetImage(), ErrNotFound)
 	}
 	c.Image = imageRecord{ID: img.ID, Ref: img.Ref}
 	if c.spec, err = m.makeSpec(ctx, c, img, podConfig); err != nil {

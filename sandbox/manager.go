@@ -269,6 +269,9 @@ func (m *Manager) checkHandler(name string) error {
 			return nil
 		}
 	}
+	if len(m.cfg.Handlers) == 0 {
+		return fmt.Errorf("runtime_handler: %q is not configured, nor is any but the empty one: %w", name, ErrInvalid)
+	}
 	return fmt.Errorf("runtime_handler: %q is none of the configured %q: %w", name, m.cfg.Handlers, ErrInvalid)
 }
 

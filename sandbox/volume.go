@@ -31,7 +31,7 @@ func (m *Manager) lendVolumes(c *Container) (map[int]oci.Volume, error) {
 		}
 		img, ok := m.cfg.Images.Resolve(ref)
 		if !ok {
-			return nil, volumeError(i, "image", fmt.Errorf("%q is not on this node; pull it first: %w", ref, ErrNotFound))
+			return nil, volumeError(i, "image", fmt.Errorf("%q: %w on this node; pull it first", ref, ErrNotFound))
 		}
 		c.Volumes[i] = imageRecord{ID: img.ID, Ref: img.Ref}
 		layers, err := m.cfg.Images.Lend(img.ID, c.ID, mnt.GetImageSubPath())

@@ -85,10 +85,10 @@ func defaults() config {
 
 // parse reads the flags of a command that takes --config, and the file. The command takes at most some more arguments.
 func parse(name string, args []string, most int) (config, []string, error) {
-	fl := flag.NewFlagSet("cri-mini "+name, flag.ContinueOnError)
-	path := fl.String("config", "", "configuration `file` (default "+defaultConfigFile+", which need not exist)")
-	if err := fl.Parse(args); err != nil {
-		return config{}, nil, err
+	fl := flag.NewFlagSet(name, flag.ContinueOnError)
+	path := configFlag(fl)
+	if err := parseFlags(fl, usageOf(name), args); err != nil {
+		return config{}, nil, fmt.Errorf("%s: %w", name, err)
 	}
 	if fl.NArg() > most {
 		return config{}, nil, fmt.Errorf("%s: unexpected argument %q", name, fl.Arg(most))

@@ -20,7 +20,6 @@ import (
 
 // imageFlags are those of all image commands; each one takes some.
 type imageFlags struct {
-	config string
 	json   bool
 	quiet  bool
 	creds  string
@@ -91,23 +90,24 @@ func imageCommand(ctx context.Context, args []string) error {
 
 func (v imageVerb) call(ctx context.Context, args []string) error {
 	var f imageFlags
-	fl := flag.NewFlagSet("cri-mini image "+v.name+" [--config FILE] "+v.usage, flag.ContinueOnError)
-	fl.StringVar(&f.config, "config", "", "configuration `file` (default "+defaultConfigFile+", which need not exist)")
+	fl := flag.NewFlagSet("image "+v.name, flag.ContinueOnError)
+	path := configFlag(fl)
 	if v.flags != nil {
 		v.flags(fl, &f)
 	}
-	if err := fl.Parse(args); err != nil {
+	usage := fmt.Sprintf("image %s [--config FILE] %s", v.name, v.usage)
+	if err := parseFlags(fl, usage, args); err != nil {
 		return err
 	}
 	if n := fl.NArg(); n < v.least || (v.most >= 0 && n > v.most) {
-		return fmt.Errorf("usage: cri-mini image %s [--config FILE] %s", v.name, v.usage)
+		return fmt.Errorf("usage: cri-mini %s", usage)
 	}
 	if v.name == "export" {
 		if _, err := os.Stat(fl.Arg(0)); err == nil { // neither a daemon nor the store has to do with it
 			return v.run(ctx, nil, f, fl.Args())
 		}
 	}
-	c, err := readConfig(f.config)
+	c, err := readConfig(*path)
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"syscall"
@@ -51,7 +52,11 @@ func main() {
 		if errors.Is(err, flag.ErrHelp) {
 			return
 		}
-		fmt.Fprintln(os.Stderr, "cri-mini:", err)
+		hint := ""
+		if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
+			hint = " (this is not root)"
+		}
+		fmt.Fprintf(os.Stderr, "cri-mini: %v%s\n", err, hint)
 		os.Exit(1)
 	}
 }

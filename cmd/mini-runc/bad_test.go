@@ -33,6 +33,9 @@ func TestBadInput(t *testing.T) {
 		{"missing root", func(b *bundleDir) { b.spec.Root.Path = "nope" }, `nope: no such file or directory`},
 		{"missing binary", func(b *bundleDir) { b.spec.Process.Args = []string{"/bin/nope"} }, `exec /bin/nope: no such file or directory`},
 		{"binary that is not in PATH", func(b *bundleDir) { b.spec.Process.Args = []string{"nope"} }, `exec nope: executable file not found in $PATH: no such file or directory`},
+		{"hook that is not there", func(b *bundleDir) {
+			b.spec.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/nope"}}}
+		}, "hook createRuntime /nope: fork/exec /nope: no such file or directory\n"},
 		{"binary that is no program", func(b *bundleDir) { b.spec.Process.Args = []string{"/etc"} }, `exec /etc: permission denied`},
 		{"binary for another architecture", func(b *bundleDir) {
 			elf := make([]byte, 64)

@@ -117,7 +117,7 @@ func TestHookFails(t *testing.T) {
 			if r.code != 1 {
 				t.Errorf("exit status %d", r.code)
 			}
-			for _, w := range append(tc.words, "warning: container x: poststop 0: hook /bin/false") {
+			for _, w := range append(tc.words, "warning: container x: hook poststop /bin/false: exit status 1") {
 				if !strings.Contains(r.err, w) {
 					t.Errorf("error lacks %q: %s", w, r.err)
 				}

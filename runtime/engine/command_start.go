@@ -123,13 +123,13 @@ func (ct *commandContainer) runHooks(ctx context.Context, kind string, n notes, 
 	if status == specs.StateStopped {
 		state.Pid = 0
 	}
-	for i, h := range hooks {
+	for _, h := range hooks {
 		var timeout time.Duration
 		if h.Timeout != nil {
 			timeout = Seconds(int64(*h.Timeout))
 		}
 		if err := RunHook(ctx, h, timeout, state); err != nil {
-			return fmt.Errorf("%s %d: %w", kind, i, err)
+			return fmt.Errorf("hook %s %s: %w", kind, h.Path, err)
 		}
 	}
 	return nil

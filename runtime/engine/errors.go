@@ -39,6 +39,8 @@ func (e *OpError) Error() string {
 		return fmt.Sprintf("op %d %s: executable file not found in $PATH: %v", e.Index, e.Summary, e.Err)
 	case e.Kind == plan.Exec && e.Errno() == syscall.ENOEXEC:
 		return fmt.Sprintf("op %d %s: %v: a program for another architecture, or a script without a #! line", e.Index, e.Summary, e.Err)
+	case e.Kind == plan.Exec && e.Errno() == syscall.ENOENT && strings.Contains(e.Summary, "/"):
+		return fmt.Sprintf("op %d %s: %v: the program, or the interpreter or loader that it names", e.Index, e.Summary, e.Err)
 	}
 	return fmt.Sprintf("op %d %s: %v", e.Index, e.Summary, e.Err)
 }

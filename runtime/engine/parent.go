@@ -249,7 +249,7 @@ func Seconds(n int64) time.Duration {
 }
 
 // RunHook runs one hook, in the bundle's directory if it is still there, and waits for it (runtime-spec, config.md,
-// POSIX-platform Hooks). A timeout of 0 is none.
+// POSIX-platform Hooks). A timeout of 0 is none. The error leaves it to the caller to name the hook.
 func RunHook(ctx context.Context, h specs.Hook, timeout time.Duration, state specs.State) error {
 	input, err := json.Marshal(state)
 	if err != nil {
@@ -277,12 +277,12 @@ func RunHook(ctx context.Context, h specs.Hook, timeout time.Duration, state spe
 	cmd.Stdout, cmd.Stderr = &said, &said
 	err = cmd.Run()
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return fmt.Errorf("hook %s: no end after %s", h.Path, timeout)
+		return fmt.Errorf("no end after %s", timeout)
 	}
-	if err != nil {
-		return fmt.Errorf("hook %s: %w: %s", h.Path, err, strings.TrimSpace(said.String()))
+	if words := strings.TrimSpace(said.String()); err != nil && words != "" {
+		return fmt.Errorf("%w: %s", err, words)
 	}
-	return nil
+	return err
 }
 
 // writeIDMaps writes the maps of a new user namespace; setgroups first, as user_namespaces(7) wants it.

@@ -169,7 +169,7 @@ func TestProgramThatCannotRun(t *testing.T) {
 		{"for another architecture", []string{"/bin/alien"}, nil, []string{"exec /bin/alien: exec format error", "architecture"}},
 		{"a script without a first line", []string{"/bin/nobang"}, nil, []string{"exec /bin/nobang", "#!"}},
 		{"not executable", []string{"/bin/noexec"}, nil, []string{"exec /bin/noexec: permission denied"}},
-		{"without its interpreter", []string{"/bin/lost"}, nil, []string{"exec /bin/lost: no such file or directory"}},
+		{"without its interpreter", []string{"/bin/lost"}, nil, []string{"exec /bin/lost: no such file or directory", "interpreter"}},
 		{"a directory", []string{"/bin"}, nil, []string{"exec /bin: permission denied"}},
 		{"with a working directory that is a file", []string{"/bin/true"}, func(c *criapi.ContainerConfig) { c.WorkingDir = "/etc/passwd" }, []string{"/etc/passwd", "not a directory"}},
 	} {
