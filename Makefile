@@ -13,7 +13,7 @@ GOLANGCI         := $(CACHE)/golangci-lint-$(GOLANGCI_VERSION)/golangci-lint
 
 # What a build, the tests and the demo need of Debian 12 beside Go.
 PACKAGES := gcc libc6-dev libseccomp-dev pkg-config git ca-certificates util-linux \
-            iproute2 iptables nftables containernetworking-plugins busybox-static curl umoci
+            iproute2 iptables nftables procps containernetworking-plugins busybox-static curl umoci
 # What the emulated nodes are made with and run in.
 NODE_PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs zstd xz-utils lz4
 

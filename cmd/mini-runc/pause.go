@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os/exec"
 	"slices"
@@ -54,6 +55,9 @@ func processes(ctx context.Context, a *app, args []string) error {
 	var complaint bytes.Buffer
 	ps.Stderr = &complaint
 	out, err := ps.Output()
+	if errors.Is(err, exec.ErrNotFound) {
+		return fmt.Errorf("%w; install procps, or use --format json", err)
+	}
 	if err != nil {
 		return fmt.Errorf("ps %q: %w: %s", options, err, strings.TrimSpace(complaint.String()))
 	}

@@ -139,6 +139,8 @@ func TestProcesses(t *testing.T) {
 		t.Error(table)
 	}
 	b.fails("no column PID", "ps", "x", "-o", "stat")
+	t.Setenv("PATH", t.TempDir())
+	b.fails("install procps, or use --format json", "ps", "x")
 	b.fails(`invalid format option: "yaml"`, "ps", "-f", "yaml", "x")
 	b.ok("kill", "x", "KILL")
 	b.waitStatus("x", "stopped")
