@@ -105,11 +105,11 @@ func (n *node) processes() []string {
 	return s
 }
 
-// state gives "name S" of /proc/PID/stat.
+// state gives "name S" of /proc/PID/stat. Whether a process happens to run just now makes no difference.
 func state(stat string) string {
 	name, rest, _ := strings.Cut(stat, ") ")
 	_, name, _ = strings.Cut(name, "(")
-	return name + " " + rest[:1]
+	return name + " " + strings.NewReplacer("R", "S", "D", "S").Replace(rest[:1])
 }
 
 func mountsOf(where, mountinfo string) []string {
