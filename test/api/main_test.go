@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/cri-mini/cri-mini/test/daemon"
@@ -94,6 +95,22 @@ func start(t testing.TB) *node {
 	return n
 }
 
+// boundRun mounts a small tmpfs where the machine has a large one on /run, so that a test can fill it. Where there is
+// none the daemon mounts one itself.
+func boundRun(dir string) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(filepath.Dir(dir), &st); err != nil || st.Type != unix.TMPFS_MAGIC {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return err
+	}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0711,size=64m"); err != nil {
+		return fmt.Errorf("mount tmpfs on %s: %w", dir, err)
+	}
+	return nil
+}
+
 func prepare(bin string) error {
 	d, err := daemon.New(bin, "api")
 	if err != nil {
@@ -102,7 +119,7 @@ func prepare(bin string) error {
 	d.Config = fmt.Sprintf("[network]\nmode = \"builtin\"\n[registry]\nconfig_dir = %q\nstall_timeout = %q\n[runtime]\nhandlers = [\"other\"]\ncgroup_driver = %q\n[log]\nlevel = \"debug\"\n",
 		filepath.Join(d.Dir, "certs.d"), stallTimeout, daemon.Driver())
 	shared.logs = filepath.Join(d.Dir, "logs")
-	if err := errors.Join(os.MkdirAll(shared.logs, 0o755), daemon.MakeParent(parent), d.Load(filepath.Join(bin, "image.tar"))); err != nil {
+	if err := errors.Join(boundRun(d.Run), os.MkdirAll(shared.logs, 0o755), daemon.MakeParent(parent), d.Load(filepath.Join(bin, "image.tar"))); err != nil {
 		return err
 	}
 	if err := d.Start(); err != nil {
