@@ -87,5 +87,5 @@ demo: deps build ## a pod of two containers from a registry, every step timed (r
 bench: deps build ## load over the socket beside the bare system calls; table and bench.json (root)
 	@bench/run
 
-clean: ## remove ./bin; the cache stays, say rm -r $(CACHE) for that
+clean: ## remove ./bin; the cache stays (/var/cache/cri-mini-test, or ~/.cache/cri-mini-test of a user)
 	rm -rf bin
