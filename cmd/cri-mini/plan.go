@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/cri-mini/cri-mini/oci"
@@ -38,7 +39,11 @@ func showPlan(ctx context.Context, args []string) error {
 	if err := readJSON(rest[0], pod); err != nil {
 		return err
 	}
-	spec, err := oci.Pod(oci.PodInput{ID: "POD", Config: pod, RunDir: c.RunDir, Facts: facts})
+	profile, err := seccompFile(oci.PodSeccompPath(pod))
+	if err != nil {
+		return err
+	}
+	spec, err := oci.Pod(oci.PodInput{ID: "POD", Config: pod, RunDir: c.RunDir, Facts: facts, SeccompProfile: profile})
 	if err != nil {
 		return err
 	}
@@ -54,10 +59,10 @@ func showPlan(ctx context.Context, args []string) error {
 	if err := readJSON(rest[1], container); err != nil {
 		return err
 	}
-	return containerPlan(c, o, pod, container)
+	return containerPlan(c, o, pod, spec, container)
 }
 
-func containerPlan(c config, o compile.Options, pod *criapi.PodSandboxConfig, container *criapi.ContainerConfig) error {
+func containerPlan(c config, o compile.Options, pod *criapi.PodSandboxConfig, podSpec *specs.Spec, container *criapi.ContainerConfig) error {
 	image := &ispec.Image{}
 	if len(container.GetCommand()) == 0 {
 		image.Config.Entrypoint = []string{"ENTRYPOINT"} // of the image, which is not opened
@@ -66,8 +71,13 @@ func containerPlan(c config, o compile.Options, pod *criapi.PodSandboxConfig, co
 	for i, m := range container.GetMounts() {
 		volumes[i] = oci.Volume{Layers: []string{"layers of " + m.GetImage().GetImage(), filepath.Join(c.StateDir, "empty")}}
 	}
+	profile, err := seccompFile(oci.SeccompPath(container))
+	if err != nil {
+		return err
+	}
 	spec, err := oci.Container(oci.ContainerInput{
-		ID: "CONTAINER", PodID: "POD", Pod: pod, Config: container, Image: image, RunDir: c.RunDir, Rootfs: o.Stage, Facts: o.Facts, Volumes: volumes,
+		ID: "CONTAINER", PodID: "POD", Pod: pod, Config: container, Image: image, RunDir: c.RunDir, Rootfs: o.Stage, Facts: o.Facts, PodSpec: podSpec, Volumes: volumes,
+		SeccompProfile: profile,
 	})
 	if err != nil {
 		return err
@@ -83,6 +93,18 @@ func containerPlan(c config, o compile.Options, pod *criapi.PodSandboxConfig, co
 	}
 	fmt.Printf("start container %s\n%s", container.GetMetadata().GetName(), p)
 	return nil
+}
+
+// seccompFile reads the profile that a config names, if it does.
+func seccompFile(path string, err error) ([]byte, error) {
+	if err != nil || path == "" {
+		return nil, err
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read seccomp profile: %w", err)
+	}
+	return b, nil
 }
 
 func readJSON(path string, v any) error {

@@ -58,6 +58,7 @@ func TestAppArmor(t *testing.T) {
 		want string
 	}{
 		{"nothing said", func(*sc) {}, defaultProfile + " (enforce)"},
+		{"with no_new_privs", func(s *sc) { s.NoNewPrivs = true }, defaultProfile + " (enforce)"},
 		{"RuntimeDefault", func(s *sc) { s.Apparmor = &criapi.SecurityProfile{} }, defaultProfile + " (enforce)"},
 		{"deprecated default", func(s *sc) { s.ApparmorProfile = "runtime/default" }, defaultProfile + " (enforce)"}, //nolint:staticcheck // old clients fill it in
 		{"Unconfined", func(s *sc) { s.Apparmor = unconfined }, "unconfined"},
