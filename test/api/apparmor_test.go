@@ -136,3 +136,37 @@ func TestAppArmorDefault(t *testing.T) {
 		})
 	}
 }
+
+// TestAppArmorWithoutParser: a node that cannot load the default profile refuses who asks for it; who asks for nothing runs.
+func TestAppArmorWithoutParser(t *testing.T) {
+	n := start(t)
+	onAppArmor(t)
+	path, err := exec.LookPath("apparmor_parser")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := n.runPod("no-parser")
+	asks := secure(func(s *criapi.LinuxContainerSecurityContext) { s.Apparmor = &criapi.SecurityProfile{} })
+	p.run("first", "", idle).remove()
+	mustRun(t, "mount", "--bind", "/dev/null", path)
+	hidden := true
+	show := func() {
+		if hidden {
+			mustRun(t, "umount", path)
+			hidden = false
+		}
+	}
+	defer show()
+	if err := os.WriteFile("/sys/kernel/security/apparmor/.remove", []byte(defaultProfile), 0); err != nil {
+		t.Fatal(err)
+	}
+	_, err = p.tryCreate(containerConfig("bad", "true", asks))
+	mustFail(t, err, codes.FailedPrecondition, "linux.security_context.apparmor", "apparmor_parser")
+	if got := p.run("silent", "", idle).exec("cat /proc/1/attr/current"); got != "unconfined" {
+		t.Errorf("a container that asks for nothing runs under %q", got)
+	}
+	show()
+	if got := p.run("again", "", idle, asks).exec("cat /proc/1/attr/current"); got != defaultProfile+" (enforce)" {
+		t.Errorf("with a parser again it runs under %q", got)
+	}
+}
