@@ -27,7 +27,7 @@ export CGO_ENABLED := 1
 GOFLAGS_STATIC := -trimpath -tags netgo,osusergo \
                   -ldflags '-s -w -extldflags -static -X main.version=$(VERSION)'
 
-.PHONY: help deps node-deps build check test test-root node-test demo bench clean fmt vet lint unit
+.PHONY: help deps node-deps build check test test-root test-oci node-test demo bench clean fmt vet lint unit
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -77,6 +77,9 @@ test: deps build ## install what is missing, then run every test there is (root)
 
 test-root: deps build ## unit and root tests of all packages, in namespaces of their own (root)
 	@test/root $$(go list ./... | grep -v /test/crash$$)
+
+test-oci: deps build ## others judge mini-runc: the validation programs of runtime-tools (root)
+	@test/oci/all
 
 node-test: node-deps build ## the same kernel work and critest in emulated nodes: 6.1, 6.12, systemd, AppArmor (root)
 	@test/node/check

@@ -26,7 +26,6 @@ func TestBadInput(t *testing.T) {
 		{"two objects", func(b *bundleDir) { b.text(`{} {}`) }, `something follows the end of the JSON`},
 		{"no file", func(b *bundleDir) { must(b.t, os.Remove(filepath.Join(b.dir, "config.json"))) }, `config.json: no such file or directory`},
 		{"version", func(b *bundleDir) { b.spec.Version = "2.0.0" }, `config.json: ociVersion: "2.0.0"; this runtime knows 1.x`},
-		{"no process", func(b *bundleDir) { b.spec.Process = nil }, `config.json: process: is missing`},
 		{"no args", func(b *bundleDir) { b.spec.Process.Args = nil }, `process.args: is empty`},
 		{"relative cwd", func(b *bundleDir) { b.spec.Process.Cwd = "tmp" }, `process.cwd: "tmp" is relative`},
 		{"unknown namespace", func(b *bundleDir) { b.spec.Linux.Namespaces[0].Type = "dream" }, `linux.namespaces[0].type: unknown "dream"`},

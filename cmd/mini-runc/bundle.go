@@ -116,6 +116,6 @@ func (a *app) options(id, bundle string) (compile.Options, error) {
 	return compile.Options{
 		ID: id, Container: id, Facts: a.facts, Bundle: bundle, Command: true,
 		Seccomp: a.seccomp,
-		Warn:    func(s string) { a.log.debugf("%s", s) },
+		Warn:    a.log.warn, // "MUST be logged as a warning" (config.md, Linux Process, capabilities)
 	}, nil
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/cri-mini/cri-mini/runtime/cgroup"
@@ -51,6 +52,9 @@ func (m *making) request(a *app, id, gate string) (engine.CommandRequest, error)
 		return engine.CommandRequest{}, err
 	}
 	req := engine.CommandRequest{ID: id, Bundle: b.dir, Spec: b.spec}
+	if b.spec.Process == nil && gate != "" { // create needs none
+		b.spec.Process, req.NoProgram = &specs.Process{Cwd: "/", Args: []string{"./none"}}, true // relative: nobody looks for it
+	}
 	if p := b.spec.Process; p != nil {
 		if err := m.inherit(p); err != nil {
 			return req, err

@@ -111,6 +111,20 @@ func (b *bundleDir) checkList(pid int) {
 	}
 }
 
+// TestNoProcess: a config.json without a process is enough for create, and not for start.
+func TestNoProcess(t *testing.T) {
+	b := newBundle(t, "")
+	b.spec.Process = nil
+	b.write()
+	b.ok("create", "one")
+	b.fails("start container one: its config.json has no process", "start", "one")
+	want(t, b.status("one"), "created")
+	b.ok("kill", "one", "KILL")
+	b.waitStatus("one", "stopped")
+	b.ok("delete", "one")
+	b.fails("process: is missing", "run", "one")
+}
+
 // TestDelete: a container that was never started is deleted like one that has stopped, a running one by force.
 func TestDelete(t *testing.T) {
 	b := newBundle(t, "busybox sleep 100")

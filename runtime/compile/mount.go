@@ -64,6 +64,10 @@ func (b *builder) readMount(field string, m specs.Mount) (mount, error) {
 	if !parsed.bind && !parsed.remount && parsed.layers == nil { // a new file system is a tree of one mount
 		parsed.set = parsed.set&^parsed.recClear | parsed.recSet
 	}
+	if parsed.bind && len(parsed.data) > 0 { // as mount(2) does
+		b.warn("%s.options: %q means nothing for a bind mount", field, parsed.data[0])
+		parsed.data = nil
+	}
 	if err := b.checkMount(&parsed); err != nil {
 		return parsed, err
 	}
@@ -79,8 +83,6 @@ func (b *builder) checkMount(m *mount) error {
 		return bad(m.field+".destination", "is the root itself")
 	case m.bind && m.source == "" && !m.remount:
 		return bad(m.field+".source", "is empty")
-	case m.bind && len(m.data) > 0:
-		return bad(m.field+".options", "%q means nothing for a bind mount", m.data[0])
 	case m.copyUp && (m.bind || m.remount || m.typ != "tmpfs"):
 		return bad(m.field+".options", "tmpcopyup is for a new tmpfs only")
 	case !m.bind && m.typ == "" && !m.remount:

@@ -29,6 +29,9 @@ type CommandRequest struct {
 	Prepare func(dir string) error
 	// PreserveFDs is how many of our descriptors from 3 on the plan opens.
 	PreserveFDs int
+	// NoProgram says that the process of Spec stands for one that config.json does not have: Create makes the
+	// container, and Start refuses it (runtime-spec, runtime.md, Start).
+	NoProgram bool
 }
 
 // cleanupLimit bounds what is undone after an error.
@@ -163,6 +166,7 @@ func (ct *commandContainer) writeDown(req CommandRequest, group string) error {
 	n := containerNote{
 		Version: req.Spec.Version, Bundle: req.Bundle, Rootfs: req.Bundle, Created: time.Now().UTC(), Annotations: req.Spec.Annotations,
 		Cgroup: group, Limited: limitedGroup(req.Spec, group) != "", Gate: req.Plan.Index(plan.Gate), Exec: req.Plan.Index(plan.Exec),
+		NoProgram: req.NoProgram,
 	}
 	if req.Spec.Root != nil {
 		n.Rootfs = req.Spec.Root.Path

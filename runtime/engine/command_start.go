@@ -27,6 +27,9 @@ func (c *Command) Start(ctx context.Context, id string) error {
 	if s := ct.status(n); s != string(specs.StateCreated) {
 		return statusError(fmt.Sprintf("start container %s: %s", id, whyNotStart(s)))
 	}
+	if n.NoProgram {
+		return statusError(fmt.Sprintf("start container %s: its config.json has no process", id))
+	}
 	if err := openGate(ctx, c.Gate(id)); err != nil {
 		return fmt.Errorf("start container %s: %w", id, err)
 	}

@@ -29,10 +29,11 @@ type containerNote struct {
 	Created     time.Time         `json:"created"`
 	Annotations map[string]string `json:"annotations,omitempty"`
 	Cgroup      string            `json:"cgroup"`
-	Limited     bool              `json:"limited"` // its memory is
-	OwnPIDs     bool              `json:"ownPIDs"` // it has a PID namespace of its own
-	Gate        int               `json:"gate"`    // op from which on init waits for start; -1 for none
-	Exec        int               `json:"exec"`    // op that becomes the program
+	Limited     bool              `json:"limited"`             // its memory is
+	OwnPIDs     bool              `json:"ownPIDs"`             // it has a PID namespace of its own
+	Gate        int               `json:"gate"`                // op from which on init waits for start; -1 for none
+	Exec        int               `json:"exec"`                // op that becomes the program
+	NoProgram   bool              `json:"noProgram,omitempty"` // config.json has no process
 	Ops         []noteOp          `json:"ops,omitempty"`
 	Poststart   []specs.Hook      `json:"poststart,omitempty"`
 	Poststop    []specs.Hook      `json:"poststop,omitempty"`
