@@ -78,7 +78,7 @@ test: deps build ## install what is missing, then run every test there is (root)
 test-root: deps build ## unit and root tests of all packages, in namespaces of their own (root)
 	@test/root $$(go list ./... | grep -v /test/crash$$)
 
-test-oci: deps build ## others judge mini-runc: the validation programs of runtime-tools (root)
+test-oci: deps build ## others judge mini-runc: runtime-tools, podman, containerd with critest (root)
 	@test/oci/all
 
 node-test: node-deps build ## the same kernel work and critest in emulated nodes: 6.1, 6.12, systemd, AppArmor (root)

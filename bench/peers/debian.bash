@@ -30,6 +30,9 @@ EOF
         apt-get download -qq $names
         for deb in *.deb; do dpkg-deb -x "$deb" "$work/root"; done
     )
+    for d in bin sbin lib lib64; do # packages of before /usr was merged
+        [[ ! -d $work/root/$d || -L $work/root/$d ]] || cp -a "$work/root/$d" "$work/root/usr/"
+    done
     mv "$work/root" "$dir"
     rm -rf "$work"
 }
