@@ -50,7 +50,9 @@ node-deps: deps
 
 build: ## build cri-mini, mini-runc and cri-mini-init into ./bin
 	@mkdir -p bin
-	go build $(GOFLAGS_STATIC) -o bin/ ./cmd/...
+	go build $(GOFLAGS_STATIC) -o bin/ ./cmd/cri-mini ./cmd/cri-mini-init
+	go build $(GOFLAGS_STATIC) -o bin/mini-runc-full ./cmd/mini-runc
+	CGO_ENABLED=0 go build $(GOFLAGS_STATIC) -o bin/mini-runc ./cmd/mini-runc
 
 check: fmt vet lint unit ## format, vet, lint, architecture and unit tests; no root needed
 
@@ -59,6 +61,7 @@ fmt:
 
 vet:
 	go vet ./...
+	CGO_ENABLED=0 go vet ./cmd/mini-runc
 
 lint: $(GOLANGCI)
 	$(GOLANGCI) run ./...

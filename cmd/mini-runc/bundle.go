@@ -35,7 +35,29 @@ func openBundle(dir string) (*bundle, error) {
 	if b.text, err = os.ReadFile(path); err != nil {
 		return nil, fmt.Errorf("read bundle: %w", err)
 	}
-	return b, decode(path, b.text, b.spec)
+	return b, decodeSpec(path, b.text, b.spec)
+}
+
+// linuxOnly stands before a Spec and hides what is for other systems: a decoder is made for every type that a field
+// may have, which for those of Windows alone takes longer than to read the file.
+type linuxOnly struct {
+	*specs.Spec
+	Solaris ignored `json:"solaris"`
+	Windows ignored `json:"windows"`
+	VM      ignored `json:"vm"`
+	ZOS     ignored `json:"zos"`
+	FreeBSD ignored `json:"freebsd"`
+}
+
+// ignored takes any JSON.
+type ignored struct{}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (ignored) UnmarshalJSON([]byte) error { return nil }
+
+// decodeSpec reads a config.json.
+func decodeSpec(path string, text []byte, spec *specs.Spec) error {
+	return decode(path, text, &linuxOnly{Spec: spec})
 }
 
 // nameScope writes the whole name of the container's scope into the specification where runc has a default for it, so
@@ -73,7 +95,7 @@ func decode(path string, text []byte, v any) error {
 	case errors.As(err, &typ) && typ.Field == "":
 		return fmt.Errorf("%s: the file is a JSON %s, not an object", place(path, text, typ.Offset), typ.Value)
 	case errors.As(err, &typ):
-		return fmt.Errorf("%s: %s is a JSON %s at byte %d, want %s", place(path, text, typ.Offset), typ.Field, typ.Value, typ.Offset, jsonWord(typ.Type))
+		return fmt.Errorf("%s: %s is a JSON %s at byte %d, want %s", place(path, text, typ.Offset), strings.TrimPrefix(typ.Field, "Spec."), typ.Value, typ.Offset, jsonWord(typ.Type))
 	case errors.As(err, &syntax):
 		return fmt.Errorf("%s: not JSON at byte %d: %w", place(path, text, syntax.Offset), syntax.Offset, err)
 	case errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF):

@@ -86,7 +86,7 @@ func (x *execOptions) run(ctx context.Context, a *app, id string, args []string)
 		return 0, err
 	}
 	spec := &specs.Spec{}
-	if err := decode("config.json of "+id, text, spec); err != nil {
+	if err := decodeSpec("config.json of "+id, text, spec); err != nil {
 		return 0, err
 	}
 	proc, err := x.describe(spec, args)

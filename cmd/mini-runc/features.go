@@ -22,6 +22,9 @@ func features(_ context.Context, a *app, args []string) error {
 	if _, err := parse(newFlags("features"), args, 0, 0); err != nil {
 		return err
 	}
+	if err := needLibrary(); err != nil {
+		return err
+	}
 	if err := a.probe(); err != nil {
 		return err
 	}

@@ -48,7 +48,7 @@ func inNamespaces() int {
 	defer os.RemoveAll(dir)
 	err = os.Chmod(dir, 0o755) // for users without privileges
 	if err == nil {
-		err = testbed.Programs(dir, "mini-runc", "cri-mini-init")
+		err = testbed.Programs(dir, "mini-runc", fullName, "cri-mini-init")
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

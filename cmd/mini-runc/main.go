@@ -103,7 +103,11 @@ func (e *exitError) Error() string {
 
 func (e *exitError) Unwrap() error { return e.err }
 
-func main() { os.Exit(call(os.Args[1:])) }
+func main() {
+	// A command does one thing after the other. With one processor Go starts no thread to look for more.
+	runtime.GOMAXPROCS(1)
+	os.Exit(call(os.Args[1:]))
+}
 
 // call runs one command line and gives its exit status.
 func call(args []string) int {
@@ -158,6 +162,9 @@ func parseGlobal(args []string) (*app, []string, error) {
 	}
 	switch {
 	case showVersion:
+		if err := needLibrary(); err != nil {
+			a.log.debugf("%v", err)
+		}
 		printVersion(a.out)
 		return a, nil, nil
 	case help || fs.NArg() == 0 || fs.Arg(0) == "help" && fs.NArg() == 1:
@@ -193,14 +200,18 @@ func usage(w io.Writer, fs *flag.FlagSet) {
 
 // engine gives the engine on --root.
 func (a *app) engine() *engine.Command {
-	return engine.NewCommand(engine.CommandConfig{Root: a.root, Warn: a.log.warn, Cgroups: a.cgroups, Helper: helper()})
+	return engine.NewCommand(engine.CommandConfig{Root: a.root, Warn: a.log.warn, Cgroups: a.cgroups, Helper: helper("cri-mini-init")})
 }
 
 func (a *app) cgroups() (*cgroup.Tree, error) {
-	if err := a.probe(); err != nil {
-		return nil, err
+	layout := a.facts.Cgroup
+	if !a.probed {
+		var err error
+		if layout, err = host.ProbeCgroup(); err != nil {
+			return nil, fmt.Errorf("cgroups: %w", err)
+		}
 	}
-	tree, err := cgroup.New(cgroup.Config{Layout: cgroup.Layout(a.facts.Cgroup)})
+	tree, err := cgroup.New(cgroup.Config{Layout: cgroup.Layout(layout)})
 	if err != nil {
 		return nil, fmt.Errorf("cgroups: %w", err)
 	}
@@ -220,9 +231,8 @@ func (a *app) probe() (err error) {
 	return err
 }
 
-// helper finds cri-mini-init.
-func helper() string {
-	const name = "cri-mini-init"
+// helper finds a program that belongs to this one: beside it, or where packages put it.
+func helper(name string) string {
 	if path := beside(name); path != name {
 		return path
 	}

@@ -24,14 +24,18 @@ const seccompKept = 64
 
 // seccomp compiles a profile for the compiler of plans. That takes libseccomp some 5 ms, so the result is kept
 // below --root, named after what it depends on: the profile, the kernel, the library, this program.
+// Without the library (needLibrary) only what is kept can be used.
 func (a *app) seccomp(p *specs.LinuxSeccomp) (bpf []byte, flags uint64, description string, err error) {
-	if err := seccomp.CheckLibrary(); err != nil {
-		return nil, 0, "", err
-	}
 	description = fmt.Sprintf("%s/%d-rules", p.DefaultAction, len(p.Syscalls))
 	path := filepath.Join(a.root, seccompDir, a.seccompKey(p))
 	if bpf, flags, ok := readFilter(path); ok {
 		return bpf, flags, description, nil
+	}
+	if err := needLibrary(); err != nil {
+		return nil, 0, "", err
+	}
+	if err := seccomp.CheckLibrary(); err != nil {
+		return nil, 0, "", err
 	}
 	f, err := seccomp.Compile(p)
 	if err != nil {
@@ -82,7 +86,7 @@ func (a *app) seccompKey(p *specs.LinuxSeccomp) string {
 		Library string
 		Kernel  any
 		Actions []string
-	}{&bare, p.ListenerPath != "", version, seccomp.LibraryVersion(), a.facts.Kernel, a.facts.SeccompActions})
+	}{&bare, p.ListenerPath != "", version, libraryKey(), a.facts.Kernel, a.facts.SeccompActions})
 	sum := sha256.Sum256(text)
 	return hex.EncodeToString(sum[:])
 }

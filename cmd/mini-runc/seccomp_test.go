@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -62,6 +63,45 @@ func TestSeccompIsKept(t *testing.T) {
 	if level, err := strconv.Atoi(f.Annotations["io.github.cri-mini.libseccomp.api-level"]); err != nil || level < 3 {
 		t.Errorf("features: %v", f.Annotations)
 	}
+}
+
+// TestSeccompWithoutLibrary: for a filter that is kept nobody executes the full program; for a new one it is named.
+func TestSeccompWithoutLibrary(t *testing.T) {
+	errno := uint(51)
+	b := newBundle(t, "busybox mkdir /tmp/x")
+	rule := specs.LinuxSyscall{Names: []string{"mkdir", "mkdirat"}, Action: specs.ActErrno, ErrnoRet: &errno}
+	b.spec.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{rule}}
+	b.write()
+	const denied = "mkdir: can't create directory '/tmp/x': Level 2 halted\n"
+	if r := b.mini("run", "x"); r.err != denied {
+		t.Fatalf("%+v", r)
+	}
+	// The same programs, but the full one has nothing of it but size and time.
+	for _, name := range []string{"mini-runc", "cri-mini-init"} {
+		text, err := os.ReadFile(filepath.Join(programs, name))
+		must(t, err)
+		must(t, os.WriteFile(filepath.Join(b.dir, name), text, 0o755))
+	}
+	full, err := os.Stat(filepath.Join(programs, fullName))
+	must(t, err)
+	empty := filepath.Join(b.dir, fullName)
+	must(t, os.WriteFile(empty, nil, 0o755))
+	must(t, os.Truncate(empty, full.Size()))
+	must(t, os.Chtimes(empty, full.ModTime(), full.ModTime()))
+	call := func() result {
+		cmd := b.command("run", "x")
+		cmd.Path = filepath.Join(b.dir, "mini-runc")
+		return b.call(cmd)
+	}
+	if r := call(); r.err != denied {
+		t.Errorf("%+v", r)
+	}
+	b.spec.Linux.Seccomp.Syscalls[0].Names = []string{"mkdirat", "mkdir", "acct"}
+	b.write()
+	if r := call(); r.code == 0 || !strings.Contains(r.err, "execute "+empty+", which has libseccomp: exec format error") {
+		t.Errorf("%+v", r)
+	}
+	b.nothingLeft()
 }
 
 func TestOldFiltersGo(t *testing.T) {

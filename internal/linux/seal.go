@@ -63,13 +63,7 @@ func sealOverlay(path string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("seal %s by overlay: %w", path, err)
 	}
-	// overlay wants two layers when there is no upper one.
-	empty, err := os.MkdirTemp("", "cri-mini-seal-")
-	if err != nil {
-		return nil, fmt.Errorf("seal %s by overlay: %w", path, err)
-	}
-	defer os.Remove(empty)
-	mount, err := lowerOnlyOverlay(filepath.Dir(path), empty)
+	mount, err := overlayOf(filepath.Dir(path))
 	if err != nil {
 		return nil, fmt.Errorf("seal %s by overlay: %w", path, err)
 	}
@@ -79,6 +73,21 @@ func sealOverlay(path string) (*os.File, error) {
 		return nil, fmt.Errorf("open %s in its overlay: %w", path, err)
 	}
 	return os.NewFile(uintptr(fd), path), nil
+}
+
+// overlayOf makes a detached read-only overlay of a directory. Overlay wants two
+// layers when there is no upper one: any other directory does, and one of sysfs
+// is there already.
+func overlayOf(dir string) (int, error) {
+	if mount, err := lowerOnlyOverlay(dir, "/sys/kernel"); err == nil {
+		return mount, nil
+	}
+	empty, err := os.MkdirTemp("", "cri-mini-seal-")
+	if err != nil {
+		return -1, err
+	}
+	defer os.Remove(empty)
+	return lowerOnlyOverlay(dir, empty)
 }
 
 // lowerOnlyOverlay makes a detached read-only overlay of two directories and

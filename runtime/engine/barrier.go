@@ -98,6 +98,11 @@ func (r *run) send(msg, oob []byte) error {
 
 // receive waits for init's next message; errEOF when init has ended or execed.
 func (r *run) receive(ctx context.Context) (index int, fds []int, err error) {
+	if r.direct {
+		if err := r.pollSync(ctx); err != nil {
+			return 0, nil, err
+		}
+	}
 	end := r.sync // which may be closed and forgotten while that function begins to run
 	stop := context.AfterFunc(ctx, func() { _ = end.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
@@ -128,6 +133,30 @@ func (r *run) receive(ctx context.Context) (index int, fds []int, err error) {
 		return 0, nil, fmt.Errorf("init sent %d bytes, want %d", n, len(msg))
 	}
 	return int(binary.LittleEndian.Uint32(msg[:])), fds, nil
+}
+
+// pollSync waits for something to receive in this thread: to come back from the poller of Go takes another one.
+func (r *run) pollSync(ctx context.Context) error {
+	raw, err := r.sync.SyscallConn()
+	if err != nil {
+		return err
+	}
+	ready := 0
+	for ready == 0 && err == nil {
+		if ctx.Err() != nil {
+			return fmt.Errorf("wait for init: %w", context.Cause(ctx))
+		}
+		// The context is looked at now and then.
+		cerr := raw.Control(func(fd uintptr) { ready, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 100) })
+		if errors.Is(err, unix.EINTR) {
+			err = nil
+		}
+		err = errors.Join(cerr, err)
+	}
+	if err != nil {
+		return fmt.Errorf("wait for init: %w", err)
+	}
+	return nil
 }
 
 func parseRights(oob []byte) []int {

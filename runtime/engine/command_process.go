@@ -60,7 +60,7 @@ func (c *Command) newRun(p *plan.Plan, j Journal, console func(*os.File) error, 
 	if err != nil {
 		return nil, err
 	}
-	r := &run{plan: p, journal: j, cgroups: tree, given: map[string]int{}}
+	r := &run{plan: p, journal: j, cgroups: tree, given: map[string]int{}, direct: true}
 	for i := range preserve {
 		r.given[plan.PathPreserved+strconv.Itoa(3+i)] = 3 + i
 	}

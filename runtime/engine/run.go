@@ -66,6 +66,7 @@ type run struct {
 	onConsole func(master int) error
 	onClone   func(spawned) error
 	log       *slog.Logger // nil: says nothing
+	direct    bool         // nothing else goes on in this process: waits need not leave their thread
 
 	fds     []int
 	page    *linux.SharedPage

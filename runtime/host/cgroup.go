@@ -177,6 +177,15 @@ func resctrlMount(mountinfo []byte) string {
 	return ""
 }
 
+// ProbeCgroup is the part of [Probe] that commands need which start nothing.
+func ProbeCgroup() (Cgroup, error) {
+	mountinfo, err := readFile("/proc/self/mountinfo")
+	if err != nil {
+		return Cgroup{}, err
+	}
+	return probeCgroup(mountinfo)
+}
+
 // probeCgroup reads where the hierarchies are and which cgroup we are in.
 func probeCgroup(mountinfo []byte) (Cgroup, error) {
 	mounts, err := cgroupMounts(mountinfo)
@@ -187,13 +196,13 @@ func probeCgroup(mountinfo []byte) (Cgroup, error) {
 		var st unix.Stat_t
 		return unix.Stat(m.point, &st) == nil && st.Dev == unix.Mkdev(m.major, m.minor)
 	})
-	own, err := os.ReadFile("/proc/self/cgroup")
+	own, err := readFile("/proc/self/cgroup")
 	if err != nil {
 		return Cgroup{}, err
 	}
 	cg.Own = parseOwn(own)
 	if cg.Unified != "" {
-		controllers, err := os.ReadFile(filepath.Join(cg.Unified, "cgroup.controllers"))
+		controllers, err := readFile(filepath.Join(cg.Unified, "cgroup.controllers"))
 		if err != nil {
 			return Cgroup{}, err
 		}

@@ -25,7 +25,7 @@ func Probe() (Facts, error) {
 	if f.Kernel, err = probeKernel(); err != nil {
 		return Facts{}, fmt.Errorf("probe kernel release: %w", err)
 	}
-	mountinfo, err := os.ReadFile("/proc/self/mountinfo")
+	mountinfo, err := readFile("/proc/self/mountinfo")
 	if err == nil {
 		f.Cgroup, err = probeCgroup(mountinfo)
 	}
@@ -79,7 +79,7 @@ func (f *Facts) probeRights() error {
 		return fmt.Errorf("read the open files limit: %w", err)
 	}
 	f.NofileHard = nofile.Max
-	adj, err := os.ReadFile("/proc/self/oom_score_adj")
+	adj, err := readFile("/proc/self/oom_score_adj")
 	if err != nil {
 		return err
 	}
@@ -179,7 +179,7 @@ func exists(path string) bool {
 
 // readLine returns a one-line file without its newline, "" when it is not there.
 func readLine(path string) string {
-	data, _ := os.ReadFile(path)
+	data, _ := readFile(path)
 	return string(bytes.TrimSpace(data))
 }
 

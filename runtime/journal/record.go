@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"hash/crc32"
 	"strconv"
 	"unicode/utf8"
 
@@ -47,8 +46,6 @@ func (r *record) object() plan.Object {
 	return plan.Object{Kind: r.Kind, Name: r.Name, Owner: r.Owner, Data: bytes.Clone(r.Data)}
 }
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
 // frame is what stands around the JSON of a record: checksum, space, newline.
 const frame = 8 + 1 + 1
 
@@ -81,7 +78,7 @@ func encode(r *record) ([]byte, error) {
 // sum puts the checksum of a line, without its newline, into its first digits.
 func sum(line []byte) {
 	const digits = "0123456789abcdef"
-	c := crc32.Checksum(line[9:], castagnoli)
+	c := checksum(line[9:])
 	for i := 7; i >= 0; i-- {
 		line[i] = digits[c&15]
 		c >>= 4
@@ -100,7 +97,7 @@ func decode(line []byte) (*record, error) {
 		return nil, fmt.Errorf("checksum %q is not hexadecimal", line[:8])
 	}
 	body := line[9:]
-	if got := crc32.Checksum(body, castagnoli); got != uint32(want) {
+	if got := checksum(body); got != uint32(want) {
 		return nil, fmt.Errorf("checksum is %08x, the line says %08x", got, want)
 	}
 	r := new(record)

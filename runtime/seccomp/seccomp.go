@@ -7,6 +7,9 @@
 // every architecture. What is missing in an old one is the calls that are newer
 // than itself; see newer.go.
 //
+// A program that is built without cgo has no libseccomp; Linked tells. It starts
+// faster, and leaves what it needs of the library to one that has it.
+//
 // Invariant: a Filter never changes once Compile returned it, so that all who
 // ask for the same profile share one.
 package seccomp
@@ -41,6 +44,9 @@ const (
 	flagNewListener      = 1 << 3
 	flagWaitKillableRecv = 1 << 5
 )
+
+// Known are the words of config.json that Compile takes on this machine, sorted.
+type Known struct{ Actions, Operators, Archs, Flags []string }
 
 // cacheSize bounds the cache. A node has a handful of profiles; somebody who
 // makes a new one for each container pays a compilation each, and no memory.

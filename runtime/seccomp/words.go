@@ -1,3 +1,5 @@
+//go:build cgo
+
 package seccomp
 
 import (
@@ -8,6 +10,9 @@ import (
 	lib "github.com/seccomp/libseccomp-golang"
 	"golang.org/x/sys/unix"
 )
+
+// Linked says that libseccomp is in this program.
+const Linked = true
 
 // operators are those of config.json in the library's words.
 var operators = map[specs.LinuxSeccompOperator]lib.ScmpCompareOp{
@@ -102,9 +107,6 @@ func loadFlags(flags []specs.LinuxSeccompFlag) (uint32, error) {
 	}
 	return set, nil
 }
-
-// Known are the words of config.json that Compile takes on this machine, sorted.
-type Known struct{ Actions, Operators, Archs, Flags []string }
 
 // Words tells what Compile takes.
 func Words() Known {

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -41,14 +42,17 @@ func Programs(dir string, names ...string) error {
 		}
 		return nil
 	}
-	args := []string{"build", "-trimpath", "-buildvcs=false", "-tags", "netgo,osusergo", "-ldflags", "-s -w -extldflags -static", "-o", dir + "/"}
 	for _, name := range names {
-		args = append(args, "github.com/cri-mini/cri-mini/cmd/"+name)
-	}
-	cmd := exec.Command("go", args...)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the programs: %w\n%s", err, out)
+		cgo := "1"
+		if name == "mini-runc" { // and mini-runc-full is the same with libseccomp
+			cgo = "0"
+		}
+		cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-tags", "netgo,osusergo", "-ldflags", "-s -w -extldflags -static",
+			"-o", filepath.Join(dir, name), "github.com/cri-mini/cri-mini/cmd/"+strings.TrimSuffix(name, "-full"))
+		cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("build %s: %w\n%s", name, err, out)
+		}
 	}
 	return nil
 }
