@@ -70,6 +70,7 @@ func TestRootless(t *testing.T) {
 		must(t, err)
 		want(t, strings.Join(strings.Fields(string(got)), " "), text)
 	}
+	waitText(t, fmt.Sprintf("/proc/%d/cmdline", pid), "busybox\x00sleep") // its last step
 	want(t, b.ok("exec", "x", "sh", "-c", "busybox id -u; busybox hostname; busybox ps | busybox grep -c [s]leep"), "0\nrunc\n1\n")
 	if info, err := os.Stat(filepath.Join(b.dir, "rootfs/tmp/mine")); err != nil || info.Sys().(*syscall.Stat_t).Uid != someone {
 		t.Errorf("%v %v", info, err)
