@@ -35,6 +35,9 @@ func (m *Manager) UpdateContainer(id string, r *criapi.LinuxContainerResources) 
 	if c.state != ctrRunning && c.state != ctrCreated {
 		return fmt.Errorf("update container %s: it is %s: %w", c.ID, c.state, ErrState)
 	}
+	if c.pod.state != podReady {
+		return fmt.Errorf("update container %s: pod sandbox %s is not ready: %w", c.ID, c.pod.ID, ErrState)
+	}
 	if c.spec == nil {
 		return fmt.Errorf("update container %s: its spec was lost: %w", c.ID, ErrState)
 	}

@@ -66,12 +66,40 @@ func (e *Engine) execOnce(ctx context.Context, req ExecRequest) (Exit, error) {
 	}
 	defer r.dropKillDir()
 	if err := e.launch(ctx, r, proc, req.Timeout); err != nil {
+		if missed(err) && ends(pidfd) {
+			err = fmt.Errorf("%w: %w", ErrGone, err)
+		}
 		return Exit{}, err
 	}
 	r.close() // our copies of its pipes
 	std.start()
 	defer e.ackEnded(proc)
 	return e.finishExec(ctx, proc, std)
+}
+
+// missed: an exec did not find what goes with a container, its namespaces or its cgroups, or went with them.
+func missed(err error) bool {
+	var op *OpError
+	if !errors.As(err, &op) {
+		return false
+	}
+	switch op.Errno() {
+	case unix.ESRCH, unix.ENODEV:
+		return true
+	case unix.ENOMEM: // no process can be made in a PID namespace whose first one has ended (pid_namespaces(7))
+		return op.Kind == plan.Fork
+	}
+	return op.Killed && !op.OOM
+}
+
+// endLimit is how long a container's first process may take from the loss of its namespaces to its end: it waits for
+// the others in its PID namespace.
+const endLimit = time.Second
+
+// ends: a pidfd is readable from the end of its process on (pidfd_open(2)).
+func ends(pidfd int) bool {
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(endLimit/time.Millisecond))
+	return err == nil && n > 0
 }
 
 // ackEnded lets go of an exec, at its end: one that SIGKILL did not end is not waited for by its caller.

@@ -56,7 +56,7 @@ func TestKillClonedSparesStrangers(t *testing.T) {
 				*exec.Cmd
 				dies bool
 			}{{first, false}, {forked, tt.dies}} {
-				if died := ends(who.Cmd); died != who.dies {
+				if died := dies(who.Cmd); died != who.dies {
 					t.Errorf("process %d died: %t, want %t", who.Process.Pid, died, who.dies)
 				}
 			}
@@ -64,8 +64,8 @@ func TestKillClonedSparesStrangers(t *testing.T) {
 	}
 }
 
-// ends tells whether a process has a SIGKILL to die of: it takes effect in its own time, but is there at once.
-func ends(c *exec.Cmd) bool {
+// dies tells whether a process has a SIGKILL to die of: it takes effect in its own time, but is there at once.
+func dies(c *exec.Cmd) bool {
 	_ = unix.Kill(c.Process.Pid, unix.SIGSTOP) // one that was killed does not stop
 	var st unix.WaitStatus
 	if _, err := unix.Wait4(c.Process.Pid, &st, unix.WUNTRACED, nil); err != nil {
