@@ -77,8 +77,18 @@ func TestPodCannotReachHostLoopback(t *testing.T) {
 func TestNeighbourCannotReachHostLoopback(t *testing.T) {
 	n := network(t, host(t), nil)
 	away := outside(t)
-	attach(t, n, "a", PortMapping{ContainerPort: 80, HostPort: 8080, HostIP: "127.0.0.1"})
+	a := attach(t, n, "a", PortMapping{ContainerPort: 80, HostPort: 8080, HostIP: "127.0.0.1"}, PortMapping{Protocol: "UDP", ContainerPort: 53, HostPort: 5353, HostIP: "127.0.0.1"})
 	serve(t, "", "tcp", "127.0.0.1:6443", "secret")
+	serve(t, "", "udp", "127.0.0.1:6443", "secret")
+	serve(t, a.ns, "tcp4", ":80", "a")
+	serve(t, a.ns, "udp4", ":53", "a")
+	closed := func(how string) {
+		t.Helper()
+		for _, tc := range [][2]string{{"tcp", "127.0.0.1:6443"}, {"udp", "127.0.0.1:6443"}, {"tcp", "127.0.0.1:8080"}, {"udp", "127.0.0.1:5353"}, {"tcp", "127.9.9.9:8080"}} {
+			want(t, how+", "+tc[0]+" "+tc[1], ask(t, away, tc[0], tc[1]), "")
+		}
+		want(t, how+", the host itself", ask(t, "", "tcp", "127.0.0.1:8080"), "a ")
+	}
 	if err := in(t, away, func() error { return leakLoopback("wire", hostIP) }); err != nil {
 		t.Fatal(err)
 	}
@@ -88,14 +98,15 @@ func TestNeighbourCannotReachHostLoopback(t *testing.T) {
 			t.Errorf("route_localnet of %s is %s, %v; want %s", name, got, err, want)
 		}
 	}
-	want(t, "as the host is", ask(t, away, "tcp", "127.0.0.1:6443"), "")
+	closed("as the host is")
 	if err := setLocalnet("1", "all"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = setLocalnet("0", "all") })
-	want(t, "route_localnet for all", ask(t, away, "tcp", "127.0.0.1:6443"), "")
+	closed("route_localnet for all")
 	flushGuard(t)
 	want(t, "without the guard (this proves the attack)", ask(t, away, "tcp", "127.0.0.1:6443"), "secret ")
+	want(t, "without the guard, a host port of 127.0.0.1", ask(t, away, "tcp", "127.0.0.1:8080"), "a ")
 }
 
 // ::1 on a wire is dropped by the kernel, the route of [::1] host ports notwithstanding.

@@ -219,8 +219,10 @@ func (m *Manager) exited(c *Container, x engine.Exit) {
 	case x.Unknown:
 		c.reason, c.message = reasonUnknown, "the exit code was lost with the processes that could have told it"
 	case x.Code != 0 && m.cfg.Cgroups.OOMKills(c.cgroup()) > 0:
-		c.reason = reasonOOM
-		c.message = fmt.Sprintf("killed by the kernel at its memory limit of %d bytes", c.Config.GetLinux().GetResources().GetMemoryLimitInBytes())
+		c.reason, c.message = reasonOOM, "killed by the kernel for want of memory: it has no limit of its own, its pod or the node was full"
+		if limit := c.Config.GetLinux().GetResources().GetMemoryLimitInBytes(); limit > 0 {
+			c.message = fmt.Sprintf("killed by the kernel at its memory limit of %d bytes", limit)
+		}
 	case x.Code == 0:
 		c.reason = reasonCompleted
 	default:

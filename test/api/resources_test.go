@@ -65,6 +65,21 @@ func TestTrapOOMKilledInTheFirstStatus(t *testing.T) {
 	}).mustEnd(0, "Completed")
 }
 
+// TestOOMOfThePod: the limit that was met is the pod's; the container that was killed for it says so.
+func TestOOMOfThePod(t *testing.T) {
+	n := start(t)
+	p := n.runPod("oompod", func(c *criapi.PodSandboxConfig) {
+		c.Linux.CgroupParent = ""
+		c.Linux.Resources = &criapi.LinuxContainerResources{MemoryLimitInBytes: 24 << 20}
+	})
+	quiet := p.run("quiet", "", idle)
+	c := p.run("main", "exec dd if=/dev/zero of=/dev/null bs=100M count=1", func(c *criapi.ContainerConfig) { c.Linux.Resources.MemoryLimitInBytes = 0 })
+	if st := c.ends(); st.ExitCode != 137 || st.Reason != "OOMKilled" || !strings.Contains(st.Message, "no limit of its own") {
+		t.Errorf("the first status after the end: %d %s %q", st.ExitCode, st.Reason, st.Message)
+	}
+	quiet.exec("true")
+}
+
 // TestMemoryLimitTooSmallToStart: the user reads that it is the limit. Where the kernel kills within exec, past the
 // point where it could still fail, the container counts as started.
 func TestMemoryLimitTooSmallToStart(t *testing.T) {

@@ -3,12 +3,15 @@ package api
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/cri-mini/cri-mini/test/daemon"
 )
 
 func TestContainerStats(t *testing.T) {
@@ -39,6 +42,15 @@ func TestContainerStats(t *testing.T) {
 	if ws := m.GetWorkingSetBytes().GetValue(); ws < 10e6 || ws > 256<<20 || m.GetUsageBytes().GetValue() < ws || m.GetRssBytes().GetValue() == 0 || m.GetAvailableBytes().GetValue() > 256<<20 {
 		t.Errorf("memory: %v", m)
 	}
+	// Without a limit on swap of its own a container has none: nothing is used, and nothing to be had.
+	if s := second.Swap; hasSwapAccounting() && (s == nil || s.Timestamp == 0 || s.SwapUsageBytes.GetValue() != 0 || s.SwapAvailableBytes == nil || s.SwapAvailableBytes.Value != 0) {
+		t.Errorf("swap: %v", s)
+	}
+	for what, psi := range map[string]*criapi.PsiStats{"cpu": second.Cpu.GetPsi(), "memory": m.GetPsi(), "io": second.Io.GetPsi()} {
+		if (psi != nil) != hasPSI() || psi != nil && (psi.Some == nil || psi.Full == nil) {
+			t.Errorf("pressure on %s: %v; the machine tells it: %t", what, psi, hasPSI())
+		}
+	}
 	if w := second.WritableLayer; w.GetUsedBytes().GetValue() < 20e6 || w.GetUsedBytes().GetValue() > 40e6 || w.GetInodesUsed().GetValue() == 0 || w.GetFsId().GetMountpoint() == "" {
 		t.Errorf("writable layer: %v", w)
 	}
@@ -56,6 +68,18 @@ func TestContainerStats(t *testing.T) {
 	if st := stats(); st.Cpu != nil || st.Memory != nil || st.WritableLayer == nil {
 		t.Errorf("after its end: %v", st)
 	}
+}
+
+// hasSwapAccounting says whether cgroups here count swap, whether or not there is any.
+func hasSwapAccounting() bool {
+	for _, root := range daemon.Hierarchies() {
+		for _, file := range []string{"memory.memsw.limit_in_bytes", "memory.swap.max"} {
+			if _, err := os.Stat(filepath.Join(root, parent, file)); err == nil {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // hasPSI says whether this machine tells of pressure per cgroup: on a pure cgroup v2, and not with psi=0.
@@ -153,6 +177,17 @@ func TestPodNetworkStats(t *testing.T) {
 	}
 	if got := after.GetRxBytes().GetValue() - before.GetDefaultInterface().GetRxBytes().GetValue(); got < 5000 || got > 50000 {
 		t.Errorf("%d bytes came back", got)
+	}
+	// What else is in the pod is counted beside it: what a second network has brought, say.
+	mustRun(t, "nsenter", "--net="+filepath.Join(n.Run, "netns", p.id), "ip", "link", "add", "net1", "type", "veth", "peer", "name", "net2")
+	mustRun(t, "nsenter", "--net="+filepath.Join(n.Run, "netns", p.id), "sh", "-c", "ip link set net2 up; ip link set net1 up; ip addr add 192.0.2.1/24 dev net1")
+	c.exec("ping -c 1 -W 1 192.0.2.7; true") // nobody is there, but he is asked for
+	names := map[string]uint64{}
+	for _, i := range p.stats().GetLinux().GetNetwork().GetInterfaces() {
+		names[i.GetName()] = i.GetTxBytes().GetValue()
+	}
+	if tx, ok := names["net1"]; !ok || tx == 0 || len(names) != 2 || p.stats().GetLinux().GetNetwork().GetDefaultInterface().GetName() != "eth0" {
+		t.Errorf("the other interfaces: %v", names)
 	}
 	host := n.runPod("host", func(c *criapi.PodSandboxConfig) {
 		c.Linux.SecurityContext.NamespaceOptions.Network = criapi.NamespaceMode_NODE
