@@ -19,16 +19,18 @@ import (
 func (t *Tree) OOMKills(name string) uint64 {
 	h := t.find("memory")
 	path, err := locate(name)
-	switch {
-	case h == nil || err != nil:
+	if h == nil || err != nil {
 		return 0
-	case h.v2 && unit.Is(name) && !exists(h.dir(path)):
+	}
+	if h.v2 {
+		kills, there := eventsOf(h.dir(path))
+		if there || !unit.Is(name) {
+			return kills
+		}
+		u, _ := unit.Parse(name) // has been parsed before
 		t.lost.Lock()
 		defer t.lost.Unlock()
-		u, _ := unit.Parse(name)
 		return lostKills(sliceOf(h, u))
-	case h.v2:
-		return eventsOf(h.dir(path))
 	}
 	var kills uint64 // v1 counts for each cgroup alone
 	_ = walk(h.dir(path), func(dir string) error {
@@ -39,9 +41,11 @@ func (t *Tree) OOMKills(name string) uint64 {
 	return kills
 }
 
-func eventsOf(dir string) uint64 {
-	text, _ := readFile(dir, "memory.events")
-	return lookup(text, "oom_kill")
+// eventsOf gives the kills of a cgroup on v2. One that is being removed loses its
+// files first: it is not there any more when they are not.
+func eventsOf(dir string) (kills uint64, there bool) {
+	text, err := readFile(dir, "memory.events")
+	return lookup(text, "oom_kill"), err == nil
 }
 
 func sliceOf(h *hierarchy, u unit.Unit) string { return h.dir(u.Path[:len(u.Path)-len("/"+u.Name)]) }
@@ -56,17 +60,19 @@ const settledKills = "trusted.cri-mini.oom-kills"
 func lostKills(slice string) uint64 {
 	const rounds = 10
 	for range rounds {
-		all, known := eventsOf(slice), attribute(slice, settledKills)
+		all, _ := eventsOf(slice)
+		known := attribute(slice, settledKills)
 		names, err := subdirs(slice)
 		if err != nil {
 			return 0
 		}
 		for _, name := range names {
 			if dir := slice + "/" + name; attribute(dir, settledKills) == 0 {
-				known += eventsOf(dir)
+				kills, _ := eventsOf(dir)
+				known += kills
 			}
 		}
-		if eventsOf(slice) == all {
+		if now, _ := eventsOf(slice); now == all {
 			return all - min(all, known)
 		}
 	}
@@ -84,8 +90,8 @@ func (t *Tree) settle(name string) {
 	slice, dir := sliceOf(h, u), h.dir(u.Path)
 	t.lost.Lock()
 	defer t.lost.Unlock()
-	kills := eventsOf(dir)
-	if !exists(dir) {
+	kills, there := eventsOf(dir)
+	if !there {
 		kills = lostKills(slice)
 	} else if attribute(dir, settledKills) > 0 {
 		return

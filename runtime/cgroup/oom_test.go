@@ -79,6 +79,18 @@ func TestOOMKillsOfAScopeThatIsGone(t *testing.T) {
 	}{
 		{"it is still there", func(f *fakeSlice) { f.kill("a", 2); f.want("a", 2) }},
 		{"it is gone", func(f *fakeSlice) { f.kill("a", 2); f.vanish("a"); f.want("a", 2); f.want("a", 2) }},
+		{"it is going: its files first", func(f *fakeSlice) {
+			f.kill("a", 2)
+			if err := os.Remove(f.scope("a") + "/memory.events"); err != nil {
+				f.t.Fatal(err)
+			}
+			f.want("a", 2)
+			f.settle("a")
+			f.vanish("a")
+			f.kill("b", 0)
+			f.vanish("b")
+			f.want("b", 0)
+		}},
 		{"the other was killed, and lives", func(f *fakeSlice) {
 			f.kill("a", 0)
 			f.kill("b", 1)
