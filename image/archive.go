@@ -44,13 +44,21 @@ func (s *Store) openPath(ctx context.Context, name string) (archive, error) {
 	}
 	raw, compressed, err := decompressArchive(f)
 	if err != nil {
-		return nil, errors.Join(err, f.Close())
+		return nil, errors.Join(fmt.Errorf("%s: %w", name, err), f.Close())
 	}
 	if compressed {
 		defer f.Close()
-		return s.spool(ctx, raw)
+		a, err := s.spool(ctx, raw)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		return a, nil
 	}
-	return newTarArchive(f)
+	a, err := newTarArchive(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return a, nil
 }
 
 // openStream keeps the archive in a file without a name: its index may come last.

@@ -203,6 +203,13 @@ func TestLoadBadArchives(t *testing.T) {
 			if !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.says) {
 				t.Errorf("error = %v; want %v saying %q", err, tt.want, tt.says)
 			}
+			file := filepath.Join(t.TempDir(), "image.tar")
+			if err := os.WriteFile(file, tt.data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.LoadPath(t.Context(), file, LoadOptions{}); !errors.Is(err, tt.want) || strings.Count(err.Error(), file) != 1 {
+				t.Errorf("from a file: %v; want %v naming the file once", err, tt.want)
+			}
 			empty(t, s)
 		})
 	}
