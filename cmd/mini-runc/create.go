@@ -59,6 +59,7 @@ func (m *making) request(a *app, id, gate string) (engine.CommandRequest, error)
 		if err := m.inherit(p); err != nil {
 			return req, err
 		}
+		setHome(p, passwdOf(b.spec, b.dir))
 		if m.notify = newNotify(a.root, id); m.notify != nil {
 			m.notify.describe(b.spec)
 			req.Prepare = func(string) error { return m.notify.prepare(gate == "") }

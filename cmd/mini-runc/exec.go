@@ -101,6 +101,13 @@ func (x *execOptions) run(ctx context.Context, a *app, id string, args []string)
 		return 0, err
 	}
 	o.PreserveFDs = x.preserveFDs
+	setHome(proc, func() (*os.File, error) {
+		pid, err := e.Init(id)
+		if err != nil {
+			return nil, err
+		}
+		return openIn("/proc/"+strconv.Itoa(pid)+"/root", "etc/passwd")
+	})
 	if err := groupOf(e, id, spec, &o); err != nil {
 		return 0, err
 	}

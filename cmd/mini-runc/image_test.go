@@ -16,6 +16,8 @@ import (
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/cri-mini/cri-mini/test/testbed"
 )
 
 // layout writes an OCI layout of one image with these layers and this config, for this machine.
@@ -70,10 +72,7 @@ func regular(name, content string, mode int64) tar.Header {
 // and from cri-mini's store.
 func TestBundle(t *testing.T) {
 	b := newBundle(t, "")
-	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", programs+"/", "../cri-mini")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build cri-mini: %v\n%s", err, out)
-	}
+	must(t, testbed.Programs(programs, "cri-mini"))
 	busybox, err := os.ReadFile("/bin/busybox")
 	must(t, err)
 	source := filepath.Join(b.dir, "layout")

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -191,6 +192,100 @@ func TestUpdate(t *testing.T) {
 	b.fails("from 10 to 1000", "update", "--blkio-weight", "5", "x")
 	b.fails("--resources: ", "update", "-r", "/nowhere", "x")
 	b.fails("container does not exist", "update", "--memory", "64M", "y")
+}
+
+// TestUpdateEach: each option alone, as the kernel has it afterwards; where this machine has no such file the error says
+// which one is missing.
+func TestUpdateEach(t *testing.T) {
+	b := running(t, func(s *specs.Spec) {
+		s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: ptr(int64(64 << 20))}
+		s.Linux.Resources.CPU = &specs.LinuxCPU{Quota: ptr(int64(20000)), Period: ptr(uint64(100000))}
+	})
+	_, err := os.Stat("/sys/fs/cgroup/cgroup.controllers")
+	v2 := err == nil
+	read := func(path string) (string, bool) {
+		controller, file, _ := strings.Cut(path, "/")
+		dir := "/sys/fs/cgroup/" + controller
+		if v2 {
+			dir, file = "/sys/fs/cgroup", path
+		}
+		text, err := os.ReadFile(dir + b.spec.Linux.CgroupsPath + "/" + file)
+		return strings.TrimSpace(string(text)), err == nil
+	}
+	for _, tc := range []struct{ option, value, v1, want1, v2, want2 string }{
+		{"cpu-quota", "30000", "cpu/cpu.cfs_quota_us", "30000", "cpu.max", "30000 100000"},
+		{"cpu-period", "50000", "cpu/cpu.cfs_period_us", "50000", "cpu.max", "30000 50000"},
+		{"cpu-burst", "10000", "cpu/cpu.cfs_burst_us", "10000", "cpu.max.burst", "10000"},
+		{"cpu-share", "512", "cpu/cpu.shares", "512", "cpu.weight", ""},       // by a formula of its own
+		{"cpu-rt-period", "500000", "cpu/cpu.rt_period_us", "500000", "", ""}, // v2 has no realtime limits
+		{"cpu-rt-runtime", "0", "cpu/cpu.rt_runtime_us", "0", "", ""},
+		{"cpu-idle", "1", "cpu/cpu.idle", "1", "cpu.idle", "1"},
+		{"cpuset-cpus", "0", "cpuset/cpuset.cpus", "0", "cpuset.cpus", "0"},
+		{"cpuset-mems", "0", "cpuset/cpuset.mems", "0", "cpuset.mems", "0"},
+		{"memory", "80M", "memory/memory.limit_in_bytes", strconv.Itoa(80 << 20), "memory.max", strconv.Itoa(80 << 20)},
+		{"memory-reservation", "33554432", "memory/memory.soft_limit_in_bytes", "33554432", "memory.low", "33554432"},
+		{"memory-swap", "120M", "memory/memory.memsw.limit_in_bytes", strconv.Itoa(120 << 20), "memory.swap.max", strconv.Itoa(40 << 20)},
+		{"pids-limit", "33", "pids/pids.max", "33", "pids.max", "33"},
+		{"blkio-weight", "500", "blkio/blkio.bfq.weight", "500", "", ""}, // on v2 it is a hint, for whichever scheduler there is
+	} {
+		t.Run(tc.option, func(t *testing.T) {
+			file, wanted := tc.v1, tc.want1
+			if v2 {
+				file, wanted = tc.v2, tc.want2
+			}
+			before, there := read(file)
+			r := b.mini("update", "--"+tc.option, tc.value, "x")
+			after, _ := read(file)
+			switch {
+			case file == "": // see above
+			case !there:
+				if r.code == 0 || !strings.Contains(r.err, filepath.Base(file)) && !strings.Contains(r.err, "weight") {
+					t.Errorf("%s is not there, and update says %+v", file, r)
+				}
+			case r.code != 0 || r.err != "":
+				t.Errorf("%+v", r)
+			case wanted == "" && after == before, wanted != "" && after != wanted:
+				t.Errorf("%s has %q, and had %q; want %q", file, after, before, wanted)
+			}
+		})
+	}
+	for _, option := range []string{"--kernel-memory", "--kernel-memory-tcp"} {
+		if r := b.mini("update", option, "64M", "x"); r.code != 0 || !strings.Contains(r.err, "ignored") {
+			t.Errorf("%s: %+v", option, r)
+		}
+	}
+	if _, err := os.Stat("/sys/fs/resctrl/info"); err != nil {
+		b.fails("Intel RDT/CAT: l3 cache schema is not enabled: resctrl is missing", "update", "--l3-cache-schema", "L3:0=f", "x")
+		b.fails("Intel RDT/MBA: memory bandwidth schema is not enabled: resctrl is missing", "update", "--mem-bw-schema", "MB:0=20", "x")
+	}
+	b.ok("delete", "-f", "x")
+}
+
+// TestUpdateResctrl: the schemata go to the container's group. The directory stands for resctrl, which few machines have.
+func TestUpdateResctrl(t *testing.T) {
+	b := newBundle(t, "true")
+	b.write()
+	root := filepath.Join(b.dir, "resctrl")
+	must(t, os.MkdirAll(filepath.Join(root, "info/L3"), 0o755))
+	must(t, os.MkdirAll(filepath.Join(root, "gold"), 0o755))
+	a := &app{root: filepath.Join(b.dir, "other"), log: &logger{}}
+	must(t, os.MkdirAll(filepath.Join(a.root, "x"), 0o755))
+	config := func(text string) { must(t, os.WriteFile(filepath.Join(a.root, "x/config.json"), []byte(text), 0o600)) }
+	config(`{"linux": {}}`)
+	refused := func(words string, l3, bandwidth string) {
+		t.Helper()
+		if err := a.updateResctrl(root, "x", l3, bandwidth); err == nil || !strings.Contains(err.Error(), words) {
+			t.Errorf("%v; want %q", err, words)
+		}
+	}
+	refused("updating a non-existent Intel RDT configuration", "L3:0=f", "")
+	refused("memory bandwidth schema is not enabled", "", "MB:0=20")
+	config(`{"linux": {"intelRdt": {"closID": "gold"}}}`)
+	must(t, os.WriteFile(filepath.Join(root, "gold/schemata"), nil, 0o644))
+	must(t, a.updateResctrl(root, "x", "L3:0=f", ""))
+	text, err := os.ReadFile(filepath.Join(root, "gold/schemata"))
+	must(t, err)
+	want(t, string(text), "L3:0=f\n")
 }
 
 func TestParseSize(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -72,6 +73,7 @@ func TestRootless(t *testing.T) {
 	}
 	waitText(t, fmt.Sprintf("/proc/%d/cmdline", pid), "busybox\x00sleep") // its last step
 	want(t, b.ok("exec", "x", "sh", "-c", "busybox id -u; busybox hostname; busybox ps | busybox grep -c [s]leep"), "0\nrunc\n1\n")
+	waitFile(t, filepath.Join(b.dir, "rootfs/tmp/mine"))
 	if info, err := os.Stat(filepath.Join(b.dir, "rootfs/tmp/mine")); err != nil || info.Sys().(*syscall.Stat_t).Uid != someone {
 		t.Errorf("%v %v", info, err)
 	}
@@ -91,6 +93,18 @@ func TestRootless(t *testing.T) {
 	b.write()
 	if r := b.mini("run", "x"); r.code != 3 || r.err != "" {
 		t.Errorf("%+v", r)
+	}
+}
+
+func waitFile(t *testing.T, path string) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		if _, err := os.Stat(path); err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no %s", path)
+		}
 	}
 }
 

@@ -115,12 +115,17 @@ func TestTutorial(t *testing.T) {
 		}
 	}
 	must(t, unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 20, Col: 60}))
-	time.Sleep(100 * time.Millisecond) // for SIGWINCH, and for the shell to draw its prompt again
-	p.types("stty size")
-	p.expect("20 60\r\n/ # ")
-	p.types("echo going; /bin/busybox sleep 100")
+	for deadline := time.Now().Add(patience); ; { // SIGWINCH takes its way through mini-runc
+		p.types("stty size; echo the''n")
+		if said := p.expect("\r\nthen\r\n"); strings.Contains(said, "20 60\r\n") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the terminal does not get the size of ours")
+		}
+	}
+	p.types("/bin/busybox sh -c 'echo go\"\"ing; exec /bin/busybox sleep 100'")
 	p.expect("\r\ngoing\r\n")
-	time.Sleep(50 * time.Millisecond)
 	_, err = master.WriteString("\x03") // Ctrl-C goes to what runs in the container
 	must(t, err)
 	p.expect("/ # ")

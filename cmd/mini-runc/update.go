@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -35,7 +36,7 @@ func update(_ context.Context, a *app, args []string) error {
 			return err
 		}
 	}
-	if err := checkResctrl(o.l3, o.bandwidth); err != nil {
+	if err := a.updateResctrl(resctrl, rest[0], o.l3, o.bandwidth); err != nil {
 		return err
 	}
 	if m := r.Memory; m != nil && m.Limit != nil && *m.Limit == -1 && m.Swap == nil {
@@ -47,9 +48,10 @@ func update(_ context.Context, a *app, args []string) error {
 // resctrl is where the kernel has Intel's Resource Director Technology, if the processor has it and it is mounted.
 const resctrl = "/sys/fs/resctrl"
 
-// checkResctrl refuses what this machine or a container without a group of its own in resctrl cannot have, in runc's
-// words first.
-func checkResctrl(l3, bandwidth string) error {
+// updateResctrl writes the schemata of a container's group in resctrl. What this machine, or a container without a group
+// of its own, cannot have is refused in runc's words.
+func (a *app) updateResctrl(root, id, l3, bandwidth string) error {
+	var lines []string
 	for _, o := range []struct{ value, option, resource, words string }{
 		{l3, "l3-cache-schema", "L3", "Intel RDT/CAT: l3 cache schema is not enabled"},
 		{bandwidth, "mem-bw-schema", "MB", "Intel RDT/MBA: memory bandwidth schema is not enabled"},
@@ -57,10 +59,30 @@ func checkResctrl(l3, bandwidth string) error {
 		if o.value == "" {
 			continue
 		}
-		if _, err := os.Stat(filepath.Join(resctrl, "info", o.resource)); err != nil {
+		if _, err := os.Stat(filepath.Join(root, "info", o.resource)); err != nil {
 			return fmt.Errorf("--%s: %s: resctrl is missing: %w", o.option, o.words, err)
 		}
-		return fmt.Errorf("--%s: updating a non-existent Intel RDT configuration is not supported", o.option)
+		lines = append(lines, o.value)
+	}
+	if len(lines) == 0 {
+		return nil
+	}
+	text, err := a.engine().Config(id)
+	if err != nil {
+		return err
+	}
+	spec := &specs.Spec{}
+	if err := decode("config.json of "+id, text, spec); err != nil {
+		return err
+	}
+	if spec.Linux == nil || spec.Linux.IntelRdt == nil {
+		return errors.New("updating a non-existent Intel RDT configuration is not supported: config.json has no linux.intelRdt")
+	}
+	group := cmp.Or(spec.Linux.IntelRdt.ClosID, id)
+	for _, line := range lines { // the kernel takes one resource at a time, and leaves the others
+		if err := os.WriteFile(filepath.Join(root, group, "schemata"), []byte(line+"\n"), 0); err != nil {
+			return fmt.Errorf("update container %s: schemata %q: %w", id, line, err)
+		}
 	}
 	return nil
 }

@@ -60,6 +60,9 @@ func (b *builder) build() error {
 		return err
 	}
 	b.enter(before...)
+	if b.ns.fresh&plan.NewNet != 0 { // a pod's is its network's business
+		b.then(plan.Bare(plan.Loopback))
+	}
 	b.moveNetDevices()
 	if err := b.identity(); err != nil {
 		return err

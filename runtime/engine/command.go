@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/cri-mini/cri-mini/internal/linux"
@@ -68,6 +69,15 @@ func NewCommand(cfg CommandConfig) *Command {
 
 // Gate is the path of the FIFO that a plan for Create waits at.
 func (c *Command) Gate(id string) string { return filepath.Join(c.dir(id), "gate") }
+
+// Init gives the process id of a container's init; ErrGone when it has ended.
+func (c *Command) Init(id string) (int, error) {
+	r, err := c.read(id)
+	if err == nil && (r.proc.PID == 0 || r.status == string(specs.StateStopped)) {
+		err = ErrGone
+	}
+	return r.proc.PID, err
+}
 
 // Group gives the path of a container's cgroup within each hierarchy, "" for one that has none.
 func (c *Command) Group(id string) (string, error) {

@@ -21,6 +21,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <net/if.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdint.h>
@@ -900,6 +901,26 @@ static int move_root(int root)
 	return chroot(".") || chdir("/") ? -1 : 0;
 }
 
+static int is_null(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3);
+}
+
+/*
+ * A standard stream that is the host's /dev/null becomes the container's: it lies on a mount that the container does
+ * not have, which criu could not save. A root without a /dev/null keeps the host's.
+ */
+static void change_null(void)
+{
+	AUTOCLOSE int own = open("/dev/null", O_RDWR | O_NOCTTY | O_CLOEXEC);
+
+	for (int fd = 0; own >= 0 && is_null(own) && fd < FIRST_FD; fd++)
+		if (is_null(fd))
+			dup2(own, fd);
+}
+
 static int op_pivot(const struct op *op)
 {
 	int root = slot_fd(op->slot[0]);
@@ -907,15 +928,22 @@ static int op_pivot(const struct op *op)
 
 	if (old < 0)
 		return -1;
-	if (op->num[0])
-		return move_root(root);
+	if (op->num[0]) {
+		if (move_root(root))
+			return -1;
+		change_null();
+		return 0;
+	}
 	/* The old root comes to lie on the new one, so that no directory is needed for it (pivot_root(2)). */
 	if (fchdir(root) || syscall(SYS_pivot_root, ".", "."))
 		return -1;
 	/* Or the host would see its mounts go. */
 	if (set_attr(old, 0, 0, 0, MS_REC | MS_SLAVE))
 		return -1;
-	return fchdir(old) || syscall(SYS_umount2, ".", DETACH) || chdir("/") ? -1 : 0;
+	if (fchdir(old) || syscall(SYS_umount2, ".", DETACH) || chdir("/"))
+		return -1;
+	change_null();
+	return 0;
 }
 
 /* ---- The terminal ---- */
@@ -999,6 +1027,17 @@ static int op_unshare(const struct op *op)
 	if (syscall(SYS_unshare, (int)op->num[0]))
 		return -1;
 	return op->num[1] ? prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) : hide();
+}
+
+static int op_loopback(void)
+{
+	AUTOCLOSE int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct ifreq lo = {.ifr_name = "lo"};
+
+	if (fd < 0 || ioctl(fd, SIOCGIFFLAGS, &lo))
+		return -1;
+	lo.ifr_flags |= IFF_UP;
+	return ioctl(fd, SIOCSIFFLAGS, &lo);
 }
 
 static int groups_denied; /* this user namespace forbids setgroups(2) (user_namespaces(7)) */
@@ -1425,6 +1464,8 @@ static int run(const struct op *op)
 	case OP_SECCOMP:
 		return op_seccomp(op);
 
+	case OP_LOOPBACK:
+		return op_loopback();
 	case OP_FIND_PROGRAM:
 		return op_find_program(op);
 	case OP_EXEC:

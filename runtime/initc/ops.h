@@ -91,6 +91,7 @@ enum op_kind {
 	OP_RESCTRL = 61, /* str0=group str1=monitor list0=schemata num0=make */
 	OP_FIND_PROGRAM = 62, /* str0=name list0=candidates */
 	OP_UNIT_START = 63, /* str0=unit str1=path list0=properties blob=resources */
+	OP_LOOPBACK = 64, /*  */
 	OP_KINDS
 };
 
@@ -142,6 +143,7 @@ static const unsigned char op_sides[OP_KINDS] = {
 	[OP_CPU_AFFINITY] = 1,
 	[OP_MEMORY_POLICY] = 1,
 	[OP_FIND_PROGRAM] = 1,
+	[OP_LOOPBACK] = 1,
 };
 
 #endif

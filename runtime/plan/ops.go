@@ -69,6 +69,7 @@ const (
 	Resctrl
 	FindProgram
 	UnitStart
+	Loopback
 	kinds
 )
 
@@ -332,7 +333,7 @@ var table = [kinds]def{
 		needs: "CAP_SYS_ADMIN over the mount namespace", makes: "a mount", undone: withMntns, repeat: "no"},
 	Pivot: {name: "pivot", c: "PIVOT", sides: [2]Side{Init},
 		slots: [2]string{"root"}, nums: [6]num{{"no_pivot", boolean}},
-		doc:   "pivot_root(2) into the root and lazy umount of the old one: nothing of the host's tree remains reachable. With no_pivot the root is moved over / and entered by chroot (initramfs).",
+		doc:   "pivot_root(2) into the root and lazy umount of the old one: nothing of the host's tree remains reachable. With no_pivot the root is moved over / and entered by chroot (initramfs). A standard stream that is the host's /dev/null becomes the container's.",
 		needs: "a mount namespace of its own", makes: "nothing", undone: withProcess, repeat: "no"},
 	Console: {name: "console", c: "CONSOLE", sides: [2]Side{Init},
 		slots: [2]string{">master"}, strs: [4]string{}, nums: [6]num{{"width", dec}, {"height", dec}, {"uid", dec}, {"bind", boolean}},
@@ -385,6 +386,8 @@ var table = [kinds]def{
 		doc: "Resets signals, marks every descriptor from 3+preserve_fds on close-on-exec (CVE-2024-21626), and execs the first candidate that exists; EACCES of one is remembered over ENOENT of the rest. The preserved descriptors come in the last preserve_fds slots and are put down to 3 and following just before. End of file on the sync socket with the progress page here means that the program runs.", needs: "the program", makes: "nothing", undone: withProcess, repeat: "no"},
 	FindProgram: {name: "find_program", c: "FIND_PROGRAM", sides: [2]Side{Init}, strs: [4]string{"name"}, lists: [3]string{"candidates"},
 		doc: "Looks whether one of the candidates of the later exec is a file that can be executed, so that create, and not start, says that there is none.", needs: "the root", makes: "nothing", undone: "–", repeat: "yes"},
+	Loopback: {name: "loopback", c: "LOOPBACK", sides: [2]Side{Init},
+		doc: "Brings the loopback device of a new network namespace up; the kernel gives it 127.0.0.1 and ::1 then.", needs: "CAP_NET_ADMIN over the network namespace", makes: "nothing", undone: "with the namespace", repeat: "yes"},
 	Pause: {name: "pause", c: "PAUSE", sides: [2]Side{Init},
 		doc: "Stays as PID 1 of a shared PID namespace and reaps, until it is killed. Closes every descriptor but the standard streams first, the sync socket with them; SIGTERM and SIGINT end it.", needs: "a PID namespace", makes: "nothing", undone: withProcess, repeat: "no"},
 	Exit: {name: "exit", c: "EXIT", sides: [2]Side{Init},
