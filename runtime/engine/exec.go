@@ -62,19 +62,24 @@ func (e *Engine) execOnce(ctx context.Context, req ExecRequest) (Exit, error) {
 	std.give(r)
 	proc := &process{id: req.ID, pod: target.pod, kind: wire.Exec, client: monitor, done: make(chan struct{})}
 	if err := r.makeKillDir(); err != nil {
-		return Exit{}, err
+		return Exit{}, orGone(err, errors.Is(err, unix.ENOENT), pidfd)
 	}
 	defer r.dropKillDir()
 	if err := e.launch(ctx, r, proc, req.Timeout); err != nil {
-		if missed(err) && ends(pidfd) {
-			err = fmt.Errorf("%w: %w", ErrGone, err)
-		}
-		return Exit{}, err
+		return Exit{}, orGone(err, missed(err), pidfd)
 	}
 	r.close() // our copies of its pipes
 	std.start()
 	defer e.ackEnded(proc)
 	return e.finishExec(ctx, proc, std)
+}
+
+// orGone is ErrGone with the error where that looks as if the container had ended on the way, and it has.
+func orGone(err error, looks bool, pidfd int) error {
+	if looks && ends(pidfd) {
+		return fmt.Errorf("%w: %w", ErrGone, err)
+	}
+	return err
 }
 
 // missed: an exec did not find what goes with a container, its namespaces or its cgroups, or went with them.
@@ -86,6 +91,8 @@ func missed(err error) bool {
 	switch op.Errno() {
 	case unix.ESRCH, unix.ENODEV:
 		return true
+	case unix.ENOENT:
+		return op.Kind == plan.OpenFile
 	case unix.ENOMEM: // no process can be made in a PID namespace whose first one has ended (pid_namespaces(7))
 		return op.Kind == plan.Fork
 	}
