@@ -177,7 +177,7 @@ func (m *Manager) reattach(ctx context.Context, c *Container, known map[string]e
 		err := m.releaseProcess(ctx, c)
 		m.cfg.Engine.Ack(c.ID)
 		// Its layer too: the kernel does not mount a volatile overlay a second time on the same work directory.
-		return errors.Join(err, os.RemoveAll(m.layer(c.ID)), m.makeLayer(c), c.setState(ctrCreated))
+		return errors.Join(err, m.cfg.Engine.Release(ctx, plan.Object{Kind: plan.Dir, Name: m.layer(c.ID)}), m.makeLayer(c), c.setState(ctrCreated))
 	}
 	if ok && k.Running {
 		m.cfg.Engine.Place(c.ID, c.dir(), c.Log)

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -85,12 +84,12 @@ func removeTree(dir string) error {
 	if !filepath.IsAbs(dir) || strings.Count(filepath.Clean(dir), "/") < 2 {
 		return fmt.Errorf("remove directory %q: not a directory of a pod", dir)
 	}
-	err := os.RemoveAll(dir)
+	err := removeAll(dir)
 	if errors.Is(err, unix.EBUSY) {
 		for _, point := range []string{"rootfs", "shm"} {
 			_ = unpin(filepath.Join(dir, point))
 		}
-		err = os.RemoveAll(dir)
+		err = removeAll(dir)
 	}
 	if err != nil {
 		return fmt.Errorf("remove directory: %w", err)
