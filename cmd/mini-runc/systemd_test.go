@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -177,4 +178,17 @@ func TestSystemdCannotBeReached(t *testing.T) {
 	b.spec.Linux.CgroupsPath = "system.slice:runc:x"
 	b.write()
 	b.fails("--systemd-cgroup: systemd cannot be reached", "--systemd-cgroup", "run", "x")
+}
+
+// Nobody but root can have systemd make a scope: that is said before anything is made.
+func TestSystemdWithoutRoot(t *testing.T) {
+	b := systemdBundle(t, "true", "system.slice:mini_runc_test:x")
+	b.write()
+	must(t, os.Chmod(b.dir, 0o755))
+	must(t, os.Chmod(programs, 0o755))
+	cmd := b.command("--systemd-cgroup", "run", "x")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	if r := b.call(cmd); r.code == 0 || !strings.Contains(r.err, "--systemd-cgroup: systemd cannot be reached: /run/systemd/private: permission denied: it takes the machine's root") {
+		t.Errorf("exit status %d: %s", r.code, r.err)
+	}
 }

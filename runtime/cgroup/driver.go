@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/cri-mini/cri-mini/runtime/host"
 )
 
@@ -43,10 +45,15 @@ func ChooseDriver(ctx context.Context, want string, layout Layout) (driver, why 
 	return host.DriverSystemd, fmt.Sprintf("systemd %d is PID 1, cgroup v2", version), nil
 }
 
-// FindSystemd looks whether there is a systemd to ask, at the price of one look-up.
+// FindSystemd looks whether there is a systemd that this process may ask, at the
+// price of one look-up. It listens to the machine's root alone.
 func FindSystemd() error {
-	if _, err := os.Stat(systemdSocket); err != nil {
-		return fmt.Errorf("%w: it is PID 1 nowhere that this process sees: %w", ErrNoSystemd, err)
+	err := unix.Faccessat(unix.AT_FDCWD, systemdSocket, unix.W_OK, unix.AT_EACCESS)
+	if errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("%w: it is PID 1 nowhere that this process sees, for there is no %s", ErrNoSystemd, systemdSocket)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %s: %w: it takes the machine's root", ErrNoSystemd, systemdSocket, err)
 	}
 	return nil
 }
