@@ -45,7 +45,7 @@ func (b *builder) checkHooks() error {
 
 // state is the container's as hooks see it, without its pid and status (runtime-spec, runtime.md, State).
 func (b *builder) state() specs.State {
-	return specs.State{Version: specs.Version, ID: b.o.ID, Bundle: b.o.Bundle, Annotations: b.spec.Annotations}
+	return specs.State{Version: specs.Version, ID: b.container(), Bundle: b.o.Bundle, Annotations: b.spec.Annotations}
 }
 
 func (b *builder) stateTemplate() []byte {

@@ -38,12 +38,15 @@ func (b *builder) filter() ([]plan.Op, error) {
 	return []plan.Op{
 		plan.LoadSeccomp(slot, description, bpf, flags|newListener),
 		plan.Meet(plan.BarrierSeccomp, plan.ParentWaits, slot, 1),
-		plan.Send(slot, s.ListenerPath, string(b.notifyState(s))),
+		plan.SendState(slot, s.ListenerPath, b.notifyState(s)),
 	}, nil
 }
 
 // checkNotify says whether somebody is asked about system calls (runtime-spec, config-linux.md, Seccomp).
 func checkNotify(s *specs.LinuxSeccomp) (bool, error) {
+	if s.ListenerMetadata != "" && s.ListenerPath == "" {
+		return false, bad("linux.seccomp.listenerMetadata", "is for a listener, and linux.seccomp.listenerPath is empty")
+	}
 	if s.DefaultAction == specs.ActNotify {
 		return false, bad("linux.seccomp.defaultAction", "SCMP_ACT_NOTIFY would ask about the very call that hands the listener over")
 	}
@@ -65,7 +68,7 @@ func checkNotify(s *specs.LinuxSeccomp) (bool, error) {
 }
 
 // notifyState is what the listener gets with the descriptor (runtime-spec, config-linux.md, The Container
-// Process State). The engine fills in the pid.
+// Process State). The engine fills in pids and status.
 func (b *builder) notifyState(s *specs.LinuxSeccomp) []byte {
 	state, _ := json.Marshal(specs.ContainerProcessState{
 		Version: specs.Version, Fds: []string{specs.SeccompFdName}, Metadata: s.ListenerMetadata, State: b.state(),

@@ -50,6 +50,7 @@ func (c *Command) Exec(ctx context.Context, req CommandExec) (*Process, error) {
 	}
 	defer r.close()
 	r.given[plan.PathPidfd] = int(target.Fd())
+	r.inside = insideOf{rd.proc.PID, specs.ContainerState(rd.status), rd.Bundle}
 	p := &Process{}
 	r.onClone = func(s spawned) error {
 		p.child, p.PID = s, s.pid

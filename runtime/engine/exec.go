@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/cri-mini/cri-mini/internal/linux"
@@ -44,7 +45,7 @@ func (e *Engine) execOnce(ctx context.Context, req ExecRequest) (Exit, error) {
 		e.mu.Unlock()
 		return Exit{}, ErrGone
 	}
-	monitor := target.client
+	monitor, pid := target.client, target.pid
 	e.mu.Unlock()
 	r := e.newRun(req.ID, "", req.Plan, nil)
 	defer r.close()
@@ -59,6 +60,7 @@ func (e *Engine) execOnce(ctx context.Context, req ExecRequest) (Exit, error) {
 	}
 	defer unix.Close(pidfd)
 	r.given["pidfd"] = pidfd
+	r.inside = insideOf{PID: pid, Status: specs.StateRunning}
 	std.give(r)
 	proc := &process{id: req.ID, pod: target.pod, kind: wire.Exec, client: monitor, done: make(chan struct{})}
 	if err := r.makeKillDir(); err != nil {

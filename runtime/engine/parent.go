@@ -69,7 +69,7 @@ func (r *run) parent(ctx context.Context, op *plan.Op) error {
 	case plan.Resctrl:
 		return r.resctrl(op)
 	case plan.SendFD:
-		return sendFD(ctx, op.Str[0], op.Str[1], r.slot(op.Slot[0]))
+		return r.sendFD(ctx, op)
 	}
 	return fmt.Errorf("the parent side cannot do %s", op.Kind)
 }
@@ -316,6 +316,30 @@ func writeIDMap(pid int, kind, text string) error {
 	return nil
 }
 
+// sendFD hands a descriptor over with a payload or, for a seccomp agent, with the state of the process that it watches.
+func (r *run) sendFD(ctx context.Context, op *plan.Op) error {
+	payload := op.Str[1]
+	if len(op.Blob) > 0 {
+		var s specs.ContainerProcessState
+		if err := json.Unmarshal(op.Blob, &s); err != nil {
+			return fmt.Errorf("decode state template: %w", err)
+		}
+		s.Pid, s.State.Pid, s.State.Status = r.pid(), r.pid(), specs.StateCreating
+		if r.inside.PID != 0 {
+			s.State.Pid, s.State.Status = r.inside.PID, r.inside.Status
+			if s.State.Bundle == "" {
+				s.State.Bundle = r.inside.Bundle
+			}
+		}
+		b, err := json.Marshal(s)
+		if err != nil {
+			return err
+		}
+		payload = string(b)
+	}
+	return sendFD(ctx, op.Str[0], payload, r.slot(op.Slot[0]))
+}
+
 func sendFD(ctx context.Context, socket, payload string, fd int) error {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", socket)
@@ -326,7 +350,11 @@ func sendFD(ctx context.Context, socket, payload string, fd int) error {
 	if payload == "" {
 		payload = "\x00" // a stream socket carries no message without a byte
 	}
-	if _, _, err := conn.(*net.UnixConn).WriteMsgUnix([]byte(payload), unix.UnixRights(fd), nil); err != nil {
+	n, _, err := conn.(*net.UnixConn).WriteMsgUnix([]byte(payload), unix.UnixRights(fd), nil)
+	if err == nil && n < len(payload) {
+		_, err = conn.Write([]byte(payload[n:])) // more than the socket's buffer
+	}
+	if err != nil {
 		return fmt.Errorf("send descriptor to %s: %w", socket, err)
 	}
 	return nil

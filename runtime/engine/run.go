@@ -51,6 +51,13 @@ type spawned struct {
 	at        time.Time
 }
 
+// insideOf is the container that an exec runs in.
+type insideOf struct {
+	PID    int
+	Status specs.ContainerState
+	Bundle string // where it is known here
+}
+
 // slowOp is how long an op of the parent takes before the debug log names it.
 const slowOp = 500 * time.Microsecond
 
@@ -65,6 +72,7 @@ type run struct {
 	given     map[string]int // descriptors that the plan opens by a name without a slash: pidfd, stdout …
 	onConsole func(master int) error
 	onClone   func(spawned) error
+	inside    insideOf // of an exec: the container
 	log       *slog.Logger // nil: says nothing
 	direct    bool         // nothing else goes on in this process: waits need not leave their thread
 

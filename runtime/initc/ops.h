@@ -78,7 +78,7 @@ enum op_kind {
 	OP_CAPS = 48, /* num0=effective num1=permitted num2=inheritable num3=ambient */
 	OP_NO_NEW_PRIVS = 49, /*  */
 	OP_SECCOMP = 50, /* slot0=>notify str0=profile num0=flags blob=filter */
-	OP_SEND_FD = 51, /* slot0=fd str0=socket str1=payload */
+	OP_SEND_FD = 51, /* slot0=fd str0=socket str1=payload blob=state */
 	OP_EXEC = 52, /* list0=candidates list1=args list2=env num0=preserve_fds */
 	OP_PAUSE = 53, /*  */
 	OP_EXIT = 54, /*  */

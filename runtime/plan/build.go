@@ -366,6 +366,13 @@ func Send(fd Slot, socket, payload string) Op {
 	return o
 }
 
+// SendState sends the slot's descriptor with a container process state made from the template.
+func SendState(fd Slot, socket string, template []byte) Op {
+	o := Send(fd, socket, "")
+	o.Blob = template
+	return o
+}
+
 // Execute execs the first candidate that exists.
 func Execute(candidates, args, env []string, preserveFDs uint) Op {
 	o := numbers(Exec, uint64(preserveFDs))

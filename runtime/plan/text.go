@@ -134,7 +134,7 @@ func quoteList(l []string) string {
 
 func formatBlob(op *Op) string {
 	switch op.Kind {
-	case CgroupCreate, UnitStart, StateFile:
+	case CgroupCreate, UnitStart, StateFile, SendFD:
 		return string(op.Blob) // JSON, canonical
 	case Seccomp:
 		return fmt.Sprintf("%d-instructions", len(op.Blob)/8)
