@@ -73,28 +73,40 @@ func (b *builder) account() (a account, err error) {
 }
 
 // imageUser reads the image's User: a name or number, and after a colon a
-// group (image-spec, config.md). Nothing is root.
+// group (image-spec, config.md). Nothing is root. Digits are never a name, for
+// the image's passwd could make any number root that somebody has looked at and
+// found harmless (CVE-2026-46680).
 func (b *builder) imageUser(s string) (a account, err error) {
 	user, group, hasGroup := strings.Cut(s, ":")
-	if a = b.byName(user); !a.known {
-		id, ok := parseID(user)
-		if user != "" && !ok {
+	switch id, ok := parseID(user); {
+	case ok || user == "":
+		a = b.byUID(id) // 0 for ""
+	case digits(user):
+		return a, badImage("User", "%q is greater than 4294967294", user)
+	default:
+		if a = b.byName(user); !a.known {
 			return a, badImage("User", "%q is not in the image's /etc/passwd", user)
 		}
-		a = b.byUID(id) // 0 for ""
 	}
 	if !hasGroup || group == "" {
 		return a, nil
 	}
-	gid, ok := findGroup(b.in.Group, group)
-	if !ok {
-		if gid, ok = parseID(group); !ok {
+	gid, ok := parseID(group)
+	switch {
+	case ok:
+	case digits(group):
+		return a, badImage("User", "group %q is greater than 4294967294", group)
+	default:
+		if gid, ok = findGroup(b.in.Group, group); !ok {
 			return a, badImage("User", "group %q is not in the image's /etc/group", group)
 		}
 	}
 	a.gid = gid
 	return a, nil
 }
+
+// digits tells a number that is no id from a name.
+func digits(s string) bool { return strings.Trim(s, "0123456789") == "" }
 
 // byUID gives a user that the image does not know the group root, as runc and
 // Docker always did.

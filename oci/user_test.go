@@ -1,6 +1,8 @@
 package oci
 
 import (
+	"bytes"
+	"runtime"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -29,7 +31,7 @@ func TestUser(t *testing.T) {
 		{name: "nothing", want: specs.User{AdditionalGids: []uint32{0}}, home: "/root"},
 		{name: "image uid", image: "1002", want: specs.User{UID: 1002, AdditionalGids: []uint32{0}}, home: "/"},
 		{name: "image name", image: "www-data", want: specs.User{UID: 33, GID: 33, AdditionalGids: []uint32{33, 4}}, home: "/var/www"},
-		{name: "image uid:gid", image: "1003:1004", want: specs.User{UID: 44, GID: 1004, AdditionalGids: []uint32{1004}}, home: "/home/digits"},
+		{name: "image uid:gid, digits are no name", image: "1003:1004", want: specs.User{UID: 1003, GID: 1004, AdditionalGids: []uint32{1004}}, home: "/"},
 		{name: "image name:gid", image: "www-data:1004", want: specs.User{UID: 33, GID: 1004, AdditionalGids: []uint32{1004, 4}}, home: "/var/www"},
 		{name: "image uid:group", image: "7:in-image", want: specs.User{UID: 7, GID: 50000, AdditionalGids: []uint32{50000}}, home: "/"},
 		{name: "image group only", image: ":33", want: specs.User{GID: 33, AdditionalGids: []uint32{33}}, home: "/root"},
@@ -71,6 +73,24 @@ func TestUser(t *testing.T) {
 	}
 }
 
+// TestCVE202646680: the image's passwd gives root a name of digits. A number that has been looked at, and is not root's, stays
+// what it is, and one that is no id is refused. See docs/oci.md for all tests of this kind.
+func TestCVE202646680(t *testing.T) {
+	for user, uid := range map[string]uint32{"1000": 1000, "1000:7": 1000, "4294967296": 0, "4294967295": 0, "99999999999999999999": 0, "1000:4294967296": 0} {
+		in := input(t)
+		in.Passwd = []byte("1000:x:0:0::/:/bin/sh\n4294967296:x:0:0::/:/bin/sh\n4294967295:x:0:0::/:/bin/sh\n99999999999999999999:x:0:0::/:/bin/sh\n")
+		in.Group = []byte("7:x:0:\n4294967296:x:0:\n")
+		in.Image.Config.User = user
+		s, err := Container(in)
+		switch {
+		case uid == 0 && err == nil:
+			t.Errorf("user %s became %+v", user, s.Process.User)
+		case uid != 0 && (err != nil || s.Process.User.UID != uid || user == "1000:7" && s.Process.User.GID != 7):
+			t.Errorf("user %s: %+v, %v", user, s, err)
+		}
+	}
+}
+
 // FuzzAccounts feeds the parser of passwd and group what an image could hold.
 func FuzzAccounts(f *testing.F) {
 	f.Add([]byte("root:x:0:0:root:/root:/bin/sh\n"), "root")
@@ -105,4 +125,34 @@ func env(s *specs.Spec, key string) string {
 		}
 	}
 	return ""
+}
+
+// TestBoundedAccounts: an image's account files cost what a page of them costs, whatever is in them.
+func TestBoundedAccounts(t *testing.T) {
+	for name, data := range map[string][]byte{
+		"one line":        bytes.Repeat([]byte("a"), 64<<20),
+		"fields":          append([]byte("u:x:1:1:"), bytes.Repeat([]byte(":"), 64<<20)...),
+		"lines":           bytes.Repeat([]byte("u:x:1:1::/:\n"), 6<<20),
+		"members":         append([]byte("g:x:1:"), bytes.Repeat([]byte("u,"), 32<<20)...),
+		"lines of fields": bytes.Repeat(append(bytes.Repeat([]byte(":"), maxAccountLine-1), '\n'), 1000),
+	} {
+		t.Run(name, func(t *testing.T) {
+			in := input(t)
+			in.Passwd, in.Group = data, data
+			in.Image.Config.User = "nobody"
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			if _, err := Container(in); err == nil {
+				t.Error("there is a nobody")
+			}
+			in.Image.Config.User = "7"
+			if _, err := Container(in); err != nil {
+				t.Error(err)
+			}
+			runtime.ReadMemStats(&after)
+			if n := after.TotalAlloc - before.TotalAlloc; n > 256*maxAccounts {
+				t.Errorf("%d MB were allocated for a file of %d MB", n>>20, len(data)>>20)
+			}
+		})
+	}
 }

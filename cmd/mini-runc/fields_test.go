@@ -219,6 +219,22 @@ func TestRealtime(t *testing.T) {
 	b.ok("delete", "-f", "x")
 }
 
+// TestDeadline: the three times of SCHED_DEADLINE.
+func TestDeadline(t *testing.T) {
+	b := newBundle(t, "exec busybox sleep 1000")
+	b.spec.Process.Scheduler = &specs.Scheduler{
+		Policy: specs.SchedDeadline, Flags: []specs.LinuxSchedulerFlag{specs.SchedFlagResetOnFork}, Runtime: 10e6, Deadline: 50e6, Period: 100e6,
+	}
+	b.write()
+	b.ok("run", "-d", "x")
+	attr, err := unix.SchedGetAttr(b.pid("x"), 0)
+	must(t, err)
+	if attr.Policy != unix.SCHED_DEADLINE || attr.Runtime != 10e6 || attr.Deadline != 50e6 || attr.Period != 100e6 {
+		t.Errorf("%+v", attr)
+	}
+	b.ok("delete", "-f", "x")
+}
+
 // TestExecCPUAffinity: an exec stays on the processors it is given, whatever the container's cpuset allows it; the
 // container's own process is not concerned.
 func TestExecCPUAffinity(t *testing.T) {

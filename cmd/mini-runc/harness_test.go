@@ -26,6 +26,10 @@ var ours = fmt.Sprintf("/mini-runc-test-%d", os.Getpid())
 const insideEnv = "MINI_RUNC_TEST_PROGRAMS"
 
 func TestMain(m *testing.M) {
+	if attack, ok := attacks[os.Getenv(attackEnv)]; ok {
+		attack()
+		os.Exit(0)
+	}
 	programs = os.Getenv(insideEnv)
 	if programs != "" || os.Getuid() != 0 {
 		code := m.Run()

@@ -1,3 +1,7 @@
+// The agent of these tests reads what the kernel asks by libseccomp, which is C.
+
+//go:build cgo
+
 package main
 
 import (

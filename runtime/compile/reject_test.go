@@ -70,6 +70,9 @@ func TestReject(t *testing.T) {
 		{"user namespace without maps", func(s *specs.Spec, _ *Options) {
 			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "user"})
 		}, "linux.uidMappings: are missing"},
+		{"no user", func(s *specs.Spec, _ *Options) { s.Process.User.UID = math.MaxUint32 }, "process.user.uid: 4294967295 is not an id"},
+		{"no group", func(s *specs.Spec, _ *Options) { s.Process.User.GID = math.MaxUint32 }, "process.user.gid: 4294967295 is not an id"},
+		{"no further group", func(s *specs.Spec, _ *Options) { s.Process.User.AdditionalGids = []uint32{1, math.MaxUint32} }, "process.user.additionalGids: 4294967295 is not an id"},
 		{"rlimit", func(s *specs.Spec, _ *Options) { s.Process.Rlimits[0].Type = "NOFILE" }, `process.rlimits[0].type: unknown "NOFILE"`},
 		{"rlimit soft", func(s *specs.Spec, _ *Options) { s.Process.Rlimits[0].Soft = 2000 }, "process.rlimits[0].soft: 2000 is more than hard, 1024"},
 		{"rlimit twice", func(s *specs.Spec, _ *Options) { s.Process.Rlimits = append(s.Process.Rlimits, s.Process.Rlimits[0]) }, "process.rlimits[1].type: RLIMIT_NOFILE is there twice"},

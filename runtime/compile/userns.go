@@ -77,10 +77,20 @@ func hostID(maps []specs.LinuxIDMapping, id uint32) (uint32, bool) {
 	return id, len(maps) == 0
 }
 
-// checkUser wants the process's ids to exist in its user namespace.
+// noID is "leave it as it is" to setresuid(2), so a process with it would stay root.
+const noID = 1<<32 - 1
+
+// checkUser wants the process's ids to be ids, and to exist in its user namespace.
 func (b *builder) checkUser() error {
 	u := b.proc.User
-	if b.deniesGroups() && len(u.AdditionalGids) > 0 {
+	switch {
+	case u.UID == noID:
+		return bad("process.user.uid", "%d is not an id", u.UID)
+	case u.GID == noID:
+		return bad("process.user.gid", "%d is not an id", u.GID)
+	case slices.Contains(u.AdditionalGids, noID):
+		return bad("process.user.additionalGids", "%d is not an id", uint32(noID))
+	case b.deniesGroups() && len(u.AdditionalGids) > 0:
 		return bad("process.user.additionalGids", "cannot set any additional groups in a rootless container: its linux.gidMappings are one id")
 	}
 	if _, ok := hostID(b.spec.Linux.UIDMappings, u.UID); !ok {

@@ -72,7 +72,7 @@ type run struct {
 	given     map[string]int // descriptors that the plan opens by a name without a slash: pidfd, stdout …
 	onConsole func(master int) error
 	onClone   func(spawned) error
-	inside    insideOf // of an exec: the container
+	inside    insideOf     // of an exec: the container
 	log       *slog.Logger // nil: says nothing
 	direct    bool         // nothing else goes on in this process: waits need not leave their thread
 

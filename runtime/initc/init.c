@@ -714,6 +714,35 @@ static int copy_mode(int target, int tree)
 	return dir < 0 || fstat(target, &st) ? -1 : fchmod(dir, st.st_mode & 07777);
 }
 
+/*
+ * The file systems at /proc and /sys. What is hidden there is hidden in these, and not in what a link shows that
+ * somebody has put into their place meanwhile (CVE-2019-19921).
+ */
+static const char *const kernel_dirs[] = {"/proc", "/sys"};
+static int kernel_trees[] = {-1, -1};
+
+/* Keeps the descriptor of a mount there: the caller's own, which it gives away, or a copy of one in a slot. */
+static void keep_kernel_tree(const char *target, int *own, int slot)
+{
+	for (int i = 0; i < 2; i++)
+		if (!strcmp(target, kernel_dirs[i])) {
+			close_fd(&kernel_trees[i]);
+			kernel_trees[i] = *own >= 0 ? *own : fcntl(slot, F_DUPFD_CLOEXEC, 0);
+			*own = -1;
+		}
+}
+
+/* Opens a path that is to be covered. */
+static int open_covered(int32_t root, const char *path)
+{
+	for (int i = 0; i < 2; i++) {
+		size_t n = strlen(kernel_dirs[i]);
+		if (kernel_trees[i] >= 0 && !strncmp(path, kernel_dirs[i], n) && path[n] == '/')
+			return open_in_root(kernel_trees[i], path + n + 1, 0);
+	}
+	return open_in_root(root_of(root), path, 0);
+}
+
 static int op_mount_fs(const struct op *op)
 {
 	const char *type = str(op, 0);
@@ -730,7 +759,10 @@ static int op_mount_fs(const struct op *op)
 		return -1;
 	if (kernel && (fstat(target, &st) || !S_ISDIR(st.st_mode)))
 		return fail(S_ISLNK(st.st_mode) ? ELOOP : ENOTDIR);
-	return op->num[3] && copy_mode(target, tree) ? -1 : attach(tree, target);
+	if ((op->num[3] && copy_mode(target, tree)) || attach(tree, target))
+		return -1;
+	keep_kernel_tree(str(op, 1), &tree, -1);
+	return 0;
 }
 
 static int clone_source(const char *source, uint64_t flags)
@@ -778,7 +810,10 @@ static int op_mount_bind(const struct op *op)
 		create = S_ISDIR(st.st_mode) ? CREATE_DIR : CREATE_FILE;
 	}
 	target = open_mount_target(root_of(op->slot[0]), str(op, 1), create, 0, create == CREATE_FILE ? FILE_MODE : DIR_MODE);
-	return target < 0 ? -1 : attach(tree, target);
+	if (target < 0 || attach(tree, target))
+		return -1;
+	keep_kernel_tree(str(op, 1), &cloned, tree);
+	return 0;
 }
 
 static int op_set_attr(const struct op *op)
@@ -837,7 +872,7 @@ static int cover(struct cover *with, int target)
 
 static int op_mask(const struct op *op)
 {
-	AUTOCLOSE int target = open_in_root(root_of(op->slot[0]), str(op, 0), 0);
+	AUTOCLOSE int target = open_covered(op->slot[0], str(op, 0));
 	struct stat st;
 
 	if (target < 0)
@@ -851,7 +886,7 @@ static int op_mask(const struct op *op)
 
 static int op_readonly(const struct op *op)
 {
-	AUTOCLOSE int target = open_in_root(root_of(op->slot[0]), str(op, 0), 0);
+	AUTOCLOSE int target = open_covered(op->slot[0], str(op, 0));
 	AUTOCLOSE int clone = -1;
 
 	if (target < 0)
