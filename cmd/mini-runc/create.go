@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strconv"
 
@@ -136,8 +135,7 @@ func create(ctx context.Context, a *app, args []string) error {
 	}
 	defer at.close()
 	giveStdio(req.Spec, req.Spec.Process, true)
-	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
-	defer stop()
+	ctx = untilSignal(ctx)
 	p, err := e.Create(ctx, req)
 	if err != nil {
 		return fmt.Errorf("create container %s: %w", req.ID, err)
@@ -173,8 +171,7 @@ func start(ctx context.Context, a *app, args []string) error {
 		return err
 	}
 	e := a.engine()
-	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
-	defer stop()
+	ctx = untilSignal(ctx)
 	n := newNotify(a.root, rest[0])
 	if n == nil {
 		return e.Start(ctx, rest[0])

@@ -4,12 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"os/signal"
 	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/cri-mini/cri-mini/runtime/cgroup"
 	"github.com/cri-mini/cri-mini/runtime/engine"
@@ -38,8 +35,7 @@ func events(ctx context.Context, a *app, args []string) error {
 	if *once {
 		return measure()
 	}
-	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
-	defer stop()
+	ctx = untilSignal(ctx)
 	oom := func() error { return out.Encode(event{Type: "oom", ID: id}) }
 	return e.Watch(ctx, id, *interval, oom, func() error {
 		if err := measure(); !errors.Is(err, engine.ErrStatus) {

@@ -77,7 +77,6 @@ func foreground(ctx context.Context, launch func(context.Context, func(*os.File)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s := watchSignals(cancel)
-	defer s.stop()
 	var console func(*os.File) error
 	t := &terminal{}
 	if at.terminal && !at.detach {
@@ -119,9 +118,16 @@ type signals struct {
 	early  unix.Signal // what has cancelled the start, 0 for nothing
 }
 
+// common are the signals that are taken before there is a process. Each takes two changes of thread, half a
+// millisecond for all that there are: the rest is taken while the process runs. None is given back; this process ends
+// with its command.
+var common = []os.Signal{
+	unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGTSTP, unix.SIGWINCH,
+}
+
 func watchSignals(cancel context.CancelFunc) *signals {
 	s := &signals{ch: make(chan os.Signal, 128), cancel: cancel}
-	signal.Notify(s.ch)
+	signal.Notify(s.ch, common...)
 	go func() {
 		for sig := range s.ch {
 			s.handle(sig.(unix.Signal))
@@ -162,11 +168,13 @@ func (s *signals) forward(p *engine.Process, t *terminal) {
 	}
 	s.mu.Unlock()
 	t.resize()
+	go signal.Notify(s.ch) // all of them
 }
 
-func (s *signals) stop() {
-	signal.Stop(s.ch)
-	close(s.ch)
+// untilSignal ends with the signals that end programs.
+func untilSignal(ctx context.Context) context.Context {
+	ctx, _ = signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	return ctx
 }
 
 // terminal joins our own to a container's.
