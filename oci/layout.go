@@ -72,7 +72,7 @@ func cgroupParent(pod *criapi.PodSandboxConfig, driver string) (string, error) {
 	}
 	where, err := unit.SlicePath(slice)
 	if err != nil {
-		return "", badPod(field, "%v, and the cgroup driver is systemd: set cgroupDriver of the kubelet to systemd, or runtime.cgroup_driver to cgroupfs", err)
+		return "", badPod(field, "%q: %v, and the cgroup driver is systemd: set cgroupDriver of the kubelet to systemd, or runtime.cgroup_driver to cgroupfs", parent, err)
 	}
 	if where == "/" || strings.Contains(parent, "/") && path.Join("/", parent) != where {
 		return "", badPod(field, "%q is not where systemd has that slice, which is %s", parent, where)
