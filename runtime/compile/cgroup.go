@@ -198,8 +198,7 @@ func (b *builder) joinCgroups(memory bool) {
 func (b *builder) mountCgroups(m mount) error {
 	facts := b.o.Facts.Cgroup
 	if len(facts.Mounts) == 0 {
-		b.mountFS(m, "cgroup2", "cgroup")
-		return nil
+		return b.mountPure(m)
 	}
 	writable := m
 	writable.set &^= plan.AttrRdonly
@@ -219,6 +218,23 @@ func (b *builder) mountCgroups(m mount) error {
 	}
 	if m.set&plan.AttrRdonly != 0 {
 		b.then(plan.ChangeAttr(b.root, m.dest, plan.AttrRdonly, 0, 0, 0))
+	}
+	return nil
+}
+
+// mountPure mounts v2 as the cgroup namespace shows it. The kernel lets only the user namespace that owns the cgroup
+// namespace do so: another one gets the container's own group of the host's.
+func (b *builder) mountPure(m mount) error {
+	if b.ns.has(plan.NewCgroup) || !b.ns.has(plan.NewUser) {
+		b.mountFS(m, "cgroup2", "cgroup")
+		return nil
+	}
+	dir, err := b.cgroupPath()
+	if err != nil {
+		return err
+	}
+	if !b.o.NoCgroup {
+		b.bindGroup(m, path.Join(b.o.Facts.Cgroup.Unified, dir), m.dest)
 	}
 	return nil
 }
