@@ -196,6 +196,7 @@ int main(void)
 // compile makes a program of the root file system from its source in C.
 func (b *bundleDir) compile(name, source string) {
 	b.t.Helper()
+	needCompiler(b.t)
 	cmd := exec.Command("gcc", "-static", "-x", "c", "-o", filepath.Join(b.dir, "rootfs/bin", name), "-")
 	cmd.Stdin = strings.NewReader(source)
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -68,6 +68,27 @@ func inNamespaces() int {
 	return 0
 }
 
+func needCompiler(t testing.TB) {
+	t.Helper()
+	if _, err := exec.LookPath("gcc"); err != nil {
+		t.Skip("there is no C compiler: apt-get install gcc libc6-dev")
+	}
+}
+
+// pureV2 tells a machine with cgroup v2 alone.
+func pureV2() bool {
+	_, err := os.Stat("/sys/fs/cgroup/cgroup.controllers")
+	return err == nil
+}
+
+// groupDir is where a controller's groups are.
+func groupDir(controller string) string {
+	if pureV2() {
+		return "/sys/fs/cgroup"
+	}
+	return "/sys/fs/cgroup/" + controller
+}
+
 // bundleDir is a bundle under test with a root directory of mini-runc's that nobody else uses.
 type bundleDir struct {
 	t    testing.TB

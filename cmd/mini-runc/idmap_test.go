@@ -138,9 +138,9 @@ func TestIdmapRefused(t *testing.T) {
 			if change != nil {
 				change(b.spec)
 			}
-			b.spec.Mounts = append(b.spec.Mounts, specs.Mount{Type: "bind", Source: "/proc/sys", Destination: "/rec", Options: []string{"bind", "idmap"}, UIDMappings: ids(0, 7, 1), GIDMappings: ids(0, 7, 1)})
+			b.spec.Mounts = append(b.spec.Mounts, specs.Mount{Type: "bind", Source: "/proc/sys/kernel", Destination: "/rec", Options: []string{"bind", "idmap"}, UIDMappings: ids(0, 7, 1), GIDMappings: ids(0, 7, 1)})
 			b.write()
-			b.fails("open_tree /proc/sys: map ids: the file system does not support idmapped mounts", "run", "x")
+			b.fails("open_tree /proc/sys/kernel: map ids: the file system does not support idmapped mounts", "run", "x")
 		})
 	}
 }

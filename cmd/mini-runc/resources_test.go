@@ -79,7 +79,7 @@ func TestResources(t *testing.T) {
 		}, ""},
 		{"weight", specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{Weight: w(500)}}, []groupWant{{"blkio", "blkio.bfq.weight", "500", "io.weight", "default"}}, "blkio.bfq.weight"},
 		{"weight of leaves", specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{LeafWeight: w(500)}}, nil, "blkio.leaf_weight"},
-		{"weight of a device", specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{WeightDevice: []specs.LinuxWeightDevice{{LinuxBlockIODevice: device, Weight: w(300), LeafWeight: w(300)}}}}, nil, "weight_device"},
+		{"weight of a device", specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{WeightDevice: []specs.LinuxWeightDevice{{LinuxBlockIODevice: device, Weight: w(300), LeafWeight: w(300)}}}}, nil, "weight"},
 		{"huge pages", specs.LinuxResources{HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: "2MB", Limit: 4 << 20}}}, []groupWant{
 			{"hugetlb", "hugetlb.2MB.limit_in_bytes", "4194304", "hugetlb.2MB.max", "4194304"}, {"hugetlb", "hugetlb.2MB.rsvd.limit_in_bytes", "4194304", "hugetlb.2MB.rsvd.max", "4194304"},
 		}, ""},

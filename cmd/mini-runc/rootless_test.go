@@ -130,6 +130,9 @@ func TestRootlessLimits(t *testing.T) {
 
 // TestRootlessCgroup: a group that was delegated is used, limits included.
 func TestRootlessCgroup(t *testing.T) {
+	if pureV2() {
+		t.Skip("on v2 a user moves nobody out of a group that is not his own (cgroups(7)): a login session would be in it")
+	}
 	b := newRootless(t, "exec busybox sleep 1000")
 	delegated := ours + "-delegated"
 	b.delegate(delegated)
@@ -188,6 +191,7 @@ func (b *bundleDir) delegate(path string) {
 
 // TestRootlessMaps: more ids than one's own are written by newuidmap and newgidmap.
 func TestRootlessMaps(t *testing.T) {
+	needCompiler(t)
 	b := newRootless(t, "true")
 	more := []specs.LinuxIDMapping{{HostID: someone, Size: 1}, {ContainerID: 1, HostID: 100000, Size: 1000}}
 	b.spec.Linux.UIDMappings, b.spec.Linux.GIDMappings = more, more

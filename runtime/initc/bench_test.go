@@ -72,9 +72,7 @@ func TestMemory(t *testing.T) {
 	must(t, err)
 	p.slots[gate] = r
 	p.start()
-	for p.page.Load32(plan.ProgressAtOp) != uint32(last) {
-		time.Sleep(time.Millisecond)
-	}
+	p.reaches(last)
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.process.Pid))
 	must(t, err)
 	kib := func(field string) int {

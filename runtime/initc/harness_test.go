@@ -299,6 +299,18 @@ func (p *parent) wait() result {
 	return r
 }
 
+// reaches waits until init is at an op.
+func (p *parent) reaches(op int) {
+	p.t.Helper()
+	for limit := time.Now().Add(testbed.Limit(20 * time.Second)); p.page.Load32(plan.ProgressAtOp) != uint32(op); time.Sleep(time.Millisecond) {
+		if e := p.page.Load32(plan.ProgressAtErrno); e != 0 || time.Now().After(limit) {
+			p.process.Kill()
+			at := int(p.page.Load32(plan.ProgressAtOp))
+			p.t.Fatalf("init is at op %d %s: %v; want %d", at, p.plan.Describe(at), syscall.Errno(e), op)
+		}
+	}
+}
+
 // run is a whole life.
 func (p *parent) run() result {
 	p.t.Helper()

@@ -171,9 +171,7 @@ func TestExecJoins(t *testing.T) {
 	must(t, err)
 	p.slots[gate] = r
 	p.start()
-	for p.page.Load32(plan.ProgressAtOp) != uint32(len(c.Ops)-2) {
-		time.Sleep(time.Millisecond)
-	}
+	p.reaches(len(c.Ops) - 2)
 
 	e := plan.New()
 	target, group, master := e.NewSlot("pidfd"), e.NewSlot("group"), e.NewSlot("master")
