@@ -76,10 +76,11 @@ type summary struct {
 	failed []testID
 	skips  map[string][]testID // by reason
 	count  map[string]int      // by action
+	ended  map[string]bool     // by package
 }
 
 func newSummary(w io.Writer, again string) *summary {
-	return &summary{w: w, again: again, output: map[testID][]string{}, skips: map[string][]testID{}, count: map[string]int{}}
+	return &summary{w: w, again: again, output: map[testID][]string{}, skips: map[string][]testID{}, count: map[string]int{}, ended: map[string]bool{}}
 }
 
 func (s *summary) read(r io.Reader) {
@@ -129,6 +130,7 @@ func (s *summary) add(e event) {
 
 func (s *summary) endPackage(e event) {
 	name := short(e.Package)
+	s.ended[e.Package] = true
 	switch e.Action {
 	case "pass":
 		fmt.Fprintf(s.w, "ok    %s (%.1f s)\n", name, e.Elapsed)
@@ -178,6 +180,11 @@ func reasonOf(output []string) string {
 
 // end prints the skips and how to run each failure again.
 func (s *summary) end() {
+	for _, id := range slices.Clone(s.failed) {
+		if id.test != "" && !s.ended[id.pkg] { // whoever ran it was killed
+			s.endPackage(event{Action: "fail", Package: id.pkg})
+		}
+	}
 	if len(s.skips) > 0 {
 		fmt.Fprintf(s.w, "\nskipped %d tests:\n", s.count["skip"])
 		for _, reason := range slices.Sorted(maps.Keys(s.skips)) {

@@ -42,6 +42,19 @@ func TestSummary(t *testing.T) {
 	}
 }
 
+// A test that hangs is ended by a panic of its program, and what comes then may get lost with the machine.
+func TestPackageWithoutEnd(t *testing.T) {
+	var b bytes.Buffer
+	s := newSummary(&b, againByGo(false))
+	s.read(strings.NewReader(`{"Action":"output","Package":"p/netns","Test":"TestA","Output":"panic: test timed out\n"}
+{"Action":"fail","Package":"p/netns","Test":"TestA","Elapsed":90}
+`))
+	s.end()
+	if !strings.Contains(b.String(), "FAIL  p/netns") || !strings.Contains(b.String(), "timed out") {
+		t.Errorf("the reason is missing in\n%s", &b)
+	}
+}
+
 func TestAgainElsewhere(t *testing.T) {
 	s := newSummary(&bytes.Buffer{}, "sudo test/node/check --kernel 6.1")
 	if got, want := s.command(testID{"github.com/cri-mini/cri-mini/netns", "TestB/one"}), "sudo test/node/check --kernel 6.1 -run '^TestB$/^one$' ./netns"; got != want {
