@@ -51,7 +51,6 @@ func TestAppArmor(t *testing.T) {
 	local := func(name string) *criapi.SecurityProfile {
 		return &criapi.SecurityProfile{ProfileType: criapi.SecurityProfile_Localhost, LocalhostRef: name}
 	}
-	unconfined := &criapi.SecurityProfile{ProfileType: criapi.SecurityProfile_Unconfined}
 	for _, x := range []struct {
 		name string
 		mod  func(*sc)

@@ -19,6 +19,9 @@ func secure(f func(*criapi.LinuxContainerSecurityContext)) func(*criapi.Containe
 	return func(c *criapi.ContainerConfig) { f(c.Linux.SecurityContext) }
 }
 
+// unconfined is said of AppArmor where a test is about another fence.
+var unconfined = &criapi.SecurityProfile{ProfileType: criapi.SecurityProfile_Unconfined}
+
 // TestStatusFeatures: what the kubelet asks before it lets pods use it.
 func TestStatusFeatures(t *testing.T) {
 	n := start(t)
@@ -214,7 +217,7 @@ func TestHiddenPaths(t *testing.T) {
 		{"a root that is read-only", "nothing something 1 not not", func(s *criapi.LinuxContainerSecurityContext) { s.ReadonlyRootfs = true }},
 	} {
 		t.Run(x.name, func(t *testing.T) {
-			c := (&pod{n: &node{n.Daemon, t}, id: p.id, config: p.config}).run("main", "", idle, secure(x.mod))
+			c := (&pod{n: &node{n.Daemon, t}, id: p.id, config: p.config}).run("main", "", idle, secure(x.mod), secure(func(s *criapi.LinuxContainerSecurityContext) { s.Apparmor = unconfined }))
 			defer c.remove()
 			if got := c.exec(look + " 2>/dev/null"); got != x.want {
 				t.Errorf("interrupts, uptime, files of /home, domainname, /etc/group: %q, want %q", got, x.want)

@@ -188,7 +188,7 @@ func TestTrapVolumeOfAUserNamespace(t *testing.T) {
 	mustRun(t, "mount", "-o", "remount,bind,nosuid,nodev,noexec", dir)
 	admin := secure(func(s *criapi.LinuxContainerSecurityContext) {
 		s.Capabilities = &criapi.Capability{AddCapabilities: []string{"SYS_ADMIN"}}
-		s.Seccomp = nil
+		s.Seccomp, s.Apparmor = nil, unconfined
 	})
 	c := n.runPod("user", usernsPod).run("main", "", idle, usernsContainer, admin, mount(dir, "/volume", mapped, func(m *criapi.Mount) {
 		m.Propagation = criapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER
