@@ -77,7 +77,7 @@ func TestResources(t *testing.T) {
 			{"blkio", "blkio.throttle.read_bps_device", dev + " 1000001", "io.max", "rbps=1000001"}, {"blkio", "blkio.throttle.write_bps_device", dev + " 1000002", "io.max", "wbps=1000002"},
 			{"blkio", "blkio.throttle.read_iops_device", dev + " 1003", "io.max", "riops=1003"}, {"blkio", "blkio.throttle.write_iops_device", dev + " 1004", "io.max", "wiops=1004"},
 		}, ""},
-		{"weight", specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{Weight: w(500)}}, []groupWant{{"blkio", "blkio.bfq.weight", "500", "io.weight", "default"}}, "blkio.bfq.weight"},
+		{"weight", specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{Weight: w(500)}}, []groupWant{{"blkio", "blkio.bfq.weight", "500", "", ""}}, "blkio.bfq.weight"},
 		{"weight of leaves", specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{LeafWeight: w(500)}}, nil, "blkio.leaf_weight"},
 		{"weight of a device", specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{WeightDevice: []specs.LinuxWeightDevice{{LinuxBlockIODevice: device, Weight: w(300), LeafWeight: w(300)}}}}, nil, "weight"},
 		{"huge pages", specs.LinuxResources{HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: "2MB", Limit: 4 << 20}}}, []groupWant{
