@@ -128,7 +128,9 @@ func hugepageName(dir string) (string, bool) {
 // opens is a context that is never created, so nothing is mounted.
 func (f *Facts) probeMounts() {
 	if ctx, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC); err == nil {
-		f.OverlayLowerdirPlus = unix.FsconfigSetString(ctx, "lowerdir+", "/") == nil
+		// Where overlay still has the interface of mount(2), as in 6.1, the kernel keeps any key for it, unread.
+		unread := unix.FsconfigSetString(ctx, "cri-mini", "no such key") == nil
+		f.OverlayLowerdirPlus = !unread && unix.FsconfigSetString(ctx, "lowerdir+", "/") == nil
 		if dir, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err == nil {
 			f.OverlayLayerFD = f.OverlayLowerdirPlus && unix.FsconfigSetFd(ctx, "lowerdir+", dir) == nil
 			unix.Close(dir)

@@ -156,6 +156,9 @@ func TestProbe(t *testing.T) {
 	if f.Cgroup.Mode != CgroupV1 && f.Cgroup.Unified == "" {
 		t.Errorf("mode %s without a v2 mount", f.Cgroup.Mode)
 	}
+	if f.OverlayLowerdirPlus != f.AtLeast(6, 7) || f.OverlayLayerFD != f.AtLeast(6, 13) {
+		t.Errorf("kernel %d.%d: lowerdir+ %v, layers by descriptor %v", f.Kernel.Major, f.Kernel.Minor, f.OverlayLowerdirPlus, f.OverlayLayerFD)
+	}
 	for controller, dir := range f.Cgroup.Mounts {
 		if _, err := os.Stat(dir + "/tasks"); err != nil {
 			t.Errorf("controller %s: %v", controller, err)
