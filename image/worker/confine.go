@@ -1,10 +1,12 @@
 package worker
 
 import (
+	"debug/elf"
 	"errors"
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -34,10 +36,30 @@ func confine(dir string) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("set no_new_privs: %w", err)
 	}
-	if _, err := linux.Landlock(dir, self); err != nil {
+	readable, err := programFiles()
+	if err != nil {
+		return err
+	}
+	if _, err := linux.Landlock(dir, readable...); err != nil {
 		return err
 	}
 	return fmt.Errorf("execute: %w", syscall.Exec(self, []string{Name, dir, "confined"}, os.Environ()))
+}
+
+// libraries is where the files of a program are that is not linked statically, as a distribution may build it.
+var libraries = []string{"/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache"}
+
+// programFiles are what must be read to execute this program again.
+func programFiles() ([]string, error) {
+	f, err := elf.Open(self)
+	if err != nil {
+		return nil, fmt.Errorf("read own program: %w", err)
+	}
+	defer f.Close()
+	if slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP }) {
+		return append([]string{self}, libraries...), nil
+	}
+	return []string{self}, nil
 }
 
 // maxFilter bounds a seccomp filter in bytes: 4096 instructions (BPF_MAXINSNS).

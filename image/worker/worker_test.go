@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	_ "net" // links the C library where cgo is on
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,7 +25,7 @@ import (
 // allowAll is a seccomp filter of one instruction, "return SECCOMP_RET_ALLOW".
 var allowAll = []byte{0x06, 0, 0, 0, 0, 0, 0xff, 0x7f}
 
-// program is the worker of these tests: a static one, as the real one is, since under Landlock no library can be read.
+// program is the worker of these tests, with the probe; a static one, as the real one is.
 var program = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "cri-mini-worker-")
 	if err != nil {
@@ -39,6 +40,7 @@ var program = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
+	Main() // see TestDynamicWorker
 	code := m.Run()
 	if path, err := program(); err == nil {
 		os.RemoveAll(filepath.Dir(path))
@@ -117,6 +119,31 @@ func TestApply(t *testing.T) {
 		if err != nil || info.Inodes != 2 || info.Tar != int64(len(tarball)) || b.Clock.Write.Load() == 0 {
 			t.Errorf("layer %d: %+v, %v", i, info, err)
 		}
+	}
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A program that is not static, as a distribution may build it: this one, if cgo is on, which must find its libraries
+// under Landlock.
+func TestDynamicWorker(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root: a layer's files have owners")
+	}
+	dir := t.TempDir()
+	w, err := Start(Command{Path: self, Filter: allowAll, Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tarball, b := layer(t, "content")
+	b.Content = io.NopCloser(bytes.NewReader(tarball))
+	to := filepath.Join(dir, "f")
+	if err := os.Mkdir(to, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Apply(t.Context(), to, b, unpack.Limits{}); err != nil {
+		t.Error(err)
 	}
 	if err := w.Close(); err != nil {
 		t.Error(err)

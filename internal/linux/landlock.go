@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"unsafe"
@@ -19,10 +20,11 @@ var landlockRights = []uint64{
 	unix.LANDLOCK_ACCESS_FS_TRUNCATE,
 }
 
-// Landlock leaves the calling thread, and what it executes, no files but those below dir, and program to read, which it
-// must to execute it (landlock(7)). Descriptors that are open stay usable. The thread must have no_new_privs and be
-// locked to its goroutine. False, without an error: this kernel has no Landlock, or it is turned off.
-func Landlock(dir, program string) (bool, error) {
+// Landlock leaves the calling thread, and what it executes, no files but those below dir, and to read those of readable,
+// files or directories, of which some may be missing (landlock(7)). What it executes must be among these. Descriptors
+// that are open stay usable. The thread must have no_new_privs and be locked to its goroutine. False, without an error:
+// this kernel has no Landlock, or it is turned off.
+func Landlock(dir string, readable ...string) (bool, error) {
 	version, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
 	if errno == unix.ENOSYS || errno == unix.EOPNOTSUPP {
 		return false, nil
@@ -43,8 +45,10 @@ func Landlock(dir, program string) (bool, error) {
 	if err := landlockRule(ruleset, dir, rights); err != nil {
 		return false, err
 	}
-	if err := landlockRule(ruleset, program, unix.LANDLOCK_ACCESS_FS_READ_FILE); err != nil {
-		return false, err
+	for _, path := range readable {
+		if err := landlockRule(ruleset, path, unix.LANDLOCK_ACCESS_FS_READ_FILE); err != nil && !errors.Is(err, unix.ENOENT) {
+			return false, err
+		}
 	}
 	if _, _, errno := unix.Syscall(unix.SYS_LANDLOCK_RESTRICT_SELF, ruleset, 0, 0); errno != 0 {
 		return false, fmt.Errorf("restrict by landlock: %w", errno)
