@@ -75,7 +75,7 @@ $(GOLANGCI):
 unit:
 	go run ./test/run $$(go list ./... | grep -v /test/crash$$)
 
-test: deps build ## install what is missing, then run every test there is (root)
+test: node-deps build ## install what is missing, then run every test there is (root)
 	@CACHE=$(CACHE) test/all
 
 test-root: deps build ## unit and root tests of all packages, in namespaces of their own (root)
