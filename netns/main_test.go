@@ -31,7 +31,12 @@ func TestMain(m *testing.M) {
 	self.Env = append(os.Environ(), insideEnv+"=1")
 	self.Stdin, self.Stdout, self.Stderr = os.Stdin, os.Stdout, os.Stderr
 	self.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
-	if err := self.Run(); err != nil {
+	_, missing := os.Stat(pluginsDir)
+	err := self.Run()
+	if missing != nil {
+		os.Remove(pluginsDir) // it was made to mount upon
+	}
+	if err != nil {
 		if self.ProcessState == nil {
 			fmt.Fprintln(os.Stderr, "start tests in private namespaces:", err)
 		}
@@ -40,12 +45,15 @@ func TestMain(m *testing.M) {
 	os.Exit(0)
 }
 
+// pluginsDir is where the CNI plugins keep files.
+const pluginsDir = "/var/lib/cni"
+
 func inside() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return err
 	}
-	// The CNI plugins and iptables keep files under these.
-	for _, dir := range []string{"/run", "/var/lib/cni"} {
+	// iptables keeps files under /run.
+	for _, dir := range []string{"/run", pluginsDir} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
