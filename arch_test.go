@@ -42,11 +42,12 @@ var table = []row{
 	{name: "oci", may: []string{"runtime/host", "runtime/unit"}, pure: true},
 
 	{name: "runtime/compile", may: []string{"runtime/plan", "runtime/host", "runtime/seccomp", "runtime/unit"}, pure: true},
-	{name: "runtime/engine", may: []string{"runtime/plan", "runtime/wire", "runtime/cgroup", "runtime/journal", "runtime/host", "internal/linux"}},
+	{name: "runtime/engine", may: []string{"runtime/checkpoint", "runtime/plan", "runtime/wire", "runtime/cgroup", "runtime/journal", "runtime/host", "internal/linux"}},
 	{name: "runtime/monitor", may: []string{"runtime/plan", "runtime/wire", "internal/linux"}},
 	{name: "runtime/journal", may: []string{"runtime/plan"}},
 	{name: "runtime/wire", may: []string{"runtime/plan"}},
 	{name: "runtime/cgroup", may: []string{"runtime/host", "runtime/unit", "internal/linux"}},
+	{name: "runtime/checkpoint"},
 	{name: "runtime/seccomp"},
 	{name: "runtime/initc"},
 	{name: "runtime/host", may: []string{"internal/linux"}},

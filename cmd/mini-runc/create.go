@@ -212,20 +212,28 @@ func run(ctx context.Context, a *app, args []string) error {
 			return fmt.Errorf("become subreaper: %w", err)
 		}
 	}
-	made := false // an id that belongs to another container must not be deleted
 	launch := func(ctx context.Context, console func(*os.File) error) (*engine.Process, error) {
 		req.Console = console
-		p, err := e.Run(ctx, req)
+		return e.Run(ctx, req)
+	}
+	return m.stay(ctx, e, "run", req.ID, launch, req.Spec.Process.Terminal)
+}
+
+// stay is the rest of run and restore: it starts the container and, unless detached, stays until it has ended.
+func (m *making) stay(ctx context.Context, e *engine.Command, verb, id string, launch launcher, terminal bool) error {
+	made := false // an id that belongs to another container must not be deleted
+	remember := func(ctx context.Context, console func(*os.File) error) (*engine.Process, error) {
+		p, err := launch(ctx, console)
 		made = err == nil
 		return p, err
 	}
-	code, err := foreground(ctx, launch, attachment{
-		detach: m.detach, terminal: req.Spec.Process.Terminal, pidFile: m.pidFile, pidfdSocket: m.pidfdSocket, kind: pidfdInit, notify: m.notify,
+	code, err := foreground(ctx, remember, attachment{
+		detach: m.detach, terminal: terminal, pidFile: m.pidFile, pidfdSocket: m.pidfdSocket, kind: pidfdInit, notify: m.notify,
 	})
 	if err != nil {
-		err = fmt.Errorf("run container %s: %w", req.ID, err)
+		err = fmt.Errorf("%s container %s: %w", verb, id, err)
 		if made {
-			err = errors.Join(err, e.Delete(ctx, req.ID, true))
+			err = errors.Join(err, e.Delete(ctx, id, true))
 		}
 		return err
 	}
@@ -233,7 +241,7 @@ func run(ctx context.Context, a *app, args []string) error {
 		return nil
 	}
 	if !m.keep {
-		err = e.Delete(ctx, req.ID, true)
+		err = e.Delete(ctx, id, true)
 	}
 	if err == nil && code == 0 {
 		return nil

@@ -42,14 +42,14 @@ func features(_ context.Context, a *app, args []string) error {
 		// The names are runc's: callers look for them.
 		Annotations: map[string]string{
 			"org.opencontainers.runc.version":            likeRunc,
-			"org.opencontainers.runc.checkpoint.enabled": "false",
+			"org.opencontainers.runc.checkpoint.enabled": "true", // whether the machine has criu is another question
 			"io.github.seccomp.libseccomp.version":       seccomp.LibraryVersion(),
 			// Ours: what the library and this kernel can do, and how many profiles were compiled below --root; the
 			// others were kept.
 			"io.github.cri-mini.libseccomp.api-level":     strconv.FormatUint(uint64(seccomp.APILevel()), 10),
 			"io.github.cri-mini.seccomp.filters-compiled": strconv.FormatInt(a.compiledFilters(), 10),
 		},
-		PotentiallyUnsafeConfigAnnotations: []string{"bundle"},
+		PotentiallyUnsafeConfigAnnotations: []string{"bundle", "org.criu.config"},
 	})
 }
 

@@ -42,6 +42,43 @@ func TestHelp(t *testing.T) {
 	}
 }
 
+// TestFlagsOfRunc: each option of runc 1.5.2, with its second name, is in our help.
+func TestFlagsOfRunc(t *testing.T) {
+	b := newBundle(t, "")
+	b.write()
+	for command, options := range map[string]string{
+		"checkpoint": "auto-dedup empty-ns ext-unix-sk file-locks image-path lazy-pages leave-running link-remap manage-cgroups-mode page-server parent-path pre-dump shell-job status-fd tcp-established tcp-skip-in-flight work-path",
+		"create":     "bundle,b console-socket no-new-keyring no-pivot pid-file pidfd-socket preserve-fds",
+		"delete":     "force,f",
+		"events":     "interval stats",
+		"exec":       "additional-gids,g apparmor cap,c cgroup console-socket cwd detach,d env,e ignore-paused no-new-privs pid-file pidfd-socket preserve-fds process,p process-label tty,t user,u",
+		"kill":       "",
+		"list":       "format,f quiet,q",
+		"pause":      "",
+		"ps":         "format,f",
+		"restore":    "auto-dedup bundle,b console-socket detach,d empty-ns ext-unix-sk file-locks image-path lazy-pages lsm-mount-context lsm-profile manage-cgroups-mode no-pivot no-subreaper pid-file shell-job tcp-established work-path",
+		"resume":     "",
+		"run":        "bundle,b console-socket detach,d keep no-new-keyring no-pivot no-subreaper pid-file pidfd-socket preserve-fds",
+		"spec":       "bundle,b rootless",
+		"start":      "",
+		"state":      "",
+		"update":     "blkio-weight cpu-burst cpu-idle cpu-period cpu-quota cpu-rt-period cpu-rt-runtime cpu-share cpuset-cpus cpuset-mems l3-cache-schema mem-bw-schema memory memory-reservation memory-swap pids-limit resources,r",
+		"features":   "",
+	} {
+		help := b.ok(command, "--help")
+		for option := range strings.FieldsSeq(options) {
+			name, short, both := strings.Cut(option, ",")
+			wanted := "\n  --" + name
+			if both {
+				wanted += ", -" + short
+			}
+			if !strings.Contains(help, wanted+" ") {
+				t.Errorf("%s lacks %s", command, option)
+			}
+		}
+	}
+}
+
 // TestLogToStderr: without --log, JSON records go to standard error, once.
 func TestLogToStderr(t *testing.T) {
 	b := newBundle(t, "true")

@@ -267,24 +267,8 @@ func TestConsoleSocket(t *testing.T) {
 	must(t, err)
 	defer l.Close()
 	b.fails("cannot use console socket if the call will not detach or allocate tty", "run", "--console-socket", "console.sock", "x")
-	masters := make(chan *os.File, 1)
-	go func() {
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
-		defer conn.Close()
-		data, oob := make([]byte, 64), make([]byte, 64)
-		_, n, _, _, err := conn.(*net.UnixConn).ReadMsgUnix(data, oob)
-		if err != nil {
-			return
-		}
-		cmsgs, _ := unix.ParseSocketControlMessage(oob[:n])
-		fds, _ := unix.ParseUnixRights(&cmsgs[0])
-		masters <- os.NewFile(uintptr(fds[0]), "master")
-	}()
 	b.ok("create", "--console-socket", "console.sock", "x")
-	master := <-masters
+	master := receiveMaster(t, l) // which waits in the socket's buffer
 	defer master.Close()
 	b.ok("start", "x")
 	_, err = master.WriteString("hello\n")
@@ -295,6 +279,22 @@ func TestConsoleSocket(t *testing.T) {
 	}
 	b.waitStatus("x", "stopped")
 	b.ok("delete", "x")
+}
+
+// receiveMaster takes the terminal that was sent to a socket.
+func receiveMaster(t *testing.T, l net.Listener) *os.File {
+	t.Helper()
+	conn, err := l.Accept()
+	must(t, err)
+	defer conn.Close()
+	data, oob := make([]byte, 64), make([]byte, 64)
+	_, n, _, _, err := conn.(*net.UnixConn).ReadMsgUnix(data, oob)
+	must(t, err)
+	cmsgs, err := unix.ParseSocketControlMessage(oob[:n])
+	must(t, err)
+	fds, err := unix.ParseUnixRights(&cmsgs[0])
+	must(t, err)
+	return os.NewFile(uintptr(fds[0]), "master")
 }
 
 // readAll reads a terminal until its last slave is closed.

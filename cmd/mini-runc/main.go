@@ -9,6 +9,7 @@
 //	mini-runc pause ID; resume ID; ps ID
 //	mini-runc update ID                 change limits
 //	mini-runc events ID; features       what a container uses; what this program can do
+//	mini-runc checkpoint ID; restore ID save a container and bring it back, with criu
 //	mini-runc bundle IMAGE DIR          make a bundle of an image
 //	mini-runc plan [BUNDLE]             print what a start would do, without doing it
 //
@@ -60,29 +61,31 @@ var commands map[string]command
 
 func init() {
 	commands = map[string]command{
-		"spec":     {"", "write a config.json to begin with", makeSpec},
-		"create":   {"ID", "create a container", create},
-		"start":    {"ID", "run the program of a created container", start},
-		"run":      {"ID", "create a container and run its program", run},
-		"exec":     {"ID COMMAND [ARG...]", "run a further process in a container", execute},
-		"state":    {"ID", "print the state of a container", state},
-		"list":     {"", "list the containers below --root", list},
-		"kill":     {"ID [SIGNAL]", "send a signal (default TERM) to a container's init", kill},
-		"delete":   {"ID", "delete a container", remove},
-		"ps":       {"ID [PS-OPTION...]", "list the processes of a container", processes},
-		"pause":    {"ID", "stop all processes of a container", pause},
-		"resume":   {"ID", "let the processes of a paused container run again", resume},
-		"update":   {"ID", "change the limits of a container", update},
-		"events":   {"ID", "print what a container uses, and when it runs out of memory", events},
-		"features": {"", "print what this runtime can do, as JSON", features},
-		"bundle":   {"IMAGE DIR", "make a bundle of an image of cri-mini's store, or of an archive or OCI layout at a path", makeBundle},
-		"plan":     {"[BUNDLE]", "print what a start would do, without doing it", showPlan},
+		"spec":       {"", "write a config.json to begin with", makeSpec},
+		"create":     {"ID", "create a container", create},
+		"start":      {"ID", "run the program of a created container", start},
+		"run":        {"ID", "create a container and run its program", run},
+		"exec":       {"ID COMMAND [ARG...]", "run a further process in a container", execute},
+		"state":      {"ID", "print the state of a container", state},
+		"list":       {"", "list the containers below --root", list},
+		"kill":       {"ID [SIGNAL]", "send a signal (default TERM) to a container's init", kill},
+		"delete":     {"ID", "delete a container", remove},
+		"ps":         {"ID [PS-OPTION...]", "list the processes of a container", processes},
+		"pause":      {"ID", "stop all processes of a container", pause},
+		"resume":     {"ID", "let the processes of a paused container run again", resume},
+		"update":     {"ID", "change the limits of a container", update},
+		"events":     {"ID", "print what a container uses, and when it runs out of memory", events},
+		"features":   {"", "print what this runtime can do, as JSON", features},
+		"checkpoint": {"ID", "save a running container with criu", checkpoint},
+		"restore":    {"ID", "make a container of a checkpoint", restore},
+		"bundle":     {"IMAGE DIR", "make a bundle of an image of cri-mini's store, or of an archive or OCI layout at a path", makeBundle},
+		"plan":       {"[BUNDLE]", "print what a start would do, without doing it", showPlan},
 	}
 }
 
 var order = []string{
 	"spec", "create", "start", "run", "exec", "state", "list", "kill", "delete", "ps", "pause", "resume", "update", "events", "features",
-	"plan", "bundle",
+	"checkpoint", "restore", "plan", "bundle",
 }
 
 // noCommand is runc's exit status for a command that there is not.

@@ -67,9 +67,12 @@ func (at *attachment) announce(pid int) error {
 	return writePID(at.pidFile, pid)
 }
 
+// launcher starts a process; console gets the terminal's master if there is one.
+type launcher func(ctx context.Context, console func(*os.File) error) (*engine.Process, error)
+
 // foreground starts a process and stays with it: it holds its terminal, passes signals on and waits. Detached, it
 // only starts it. The code is the process's.
-func foreground(ctx context.Context, launch func(context.Context, func(*os.File) error) (*engine.Process, error), at attachment) (int, error) {
+func foreground(ctx context.Context, launch launcher, at attachment) (int, error) {
 	if err := at.connect(); err != nil {
 		return -1, err
 	}

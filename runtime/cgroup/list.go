@@ -3,6 +3,7 @@ package cgroup
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"slices"
@@ -52,6 +53,32 @@ func (t *Tree) JoinFiles(path string) []JoinFile {
 		}
 	}
 	return files
+}
+
+// Enter moves a process into the cgroup in every hierarchy, with all its threads.
+func (t *Tree) Enter(path string, pid int) error {
+	if err := checkPath(path); err != nil {
+		return err
+	}
+	for _, h := range t.list {
+		if err := writeFile(h.dir(path), "cgroup.procs", strconv.Itoa(pid)); err != nil {
+			return fmt.Errorf("enter cgroup %s: %w", path, err)
+		}
+	}
+	return nil
+}
+
+// FreezerDir is the directory through which the cgroup is frozen, "" where it
+// cannot be; v2 says that it is one of the v2 hierarchy.
+func (t *Tree) FreezerDir(path string) (dir string, v2 bool) {
+	switch freezer := t.find("freezer"); {
+	case checkPath(path) != nil:
+	case freezer != nil:
+		return freezer.dir(path), false
+	case t.pure:
+		return t.v2.dir(path), true
+	}
+	return "", false
 }
 
 // CloneDir opens the directory to give to clone3(2) with CLONE_INTO_CGROUP. It

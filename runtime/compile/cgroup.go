@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/cri-mini/cri-mini/runtime/host"
 	"github.com/cri-mini/cri-mini/runtime/plan"
 )
@@ -60,6 +62,15 @@ func (b *builder) cgroupPath() (string, error) {
 		return "", bad("linux.cgroupsPath", "is the root of the hierarchies: its limits would be the host's")
 	}
 	return p, nil
+}
+
+// CgroupPath is the group of a container within each hierarchy, "" where it gets none.
+func CgroupPath(spec *specs.Spec, o Options) (string, error) {
+	b, err := newBuilder(spec, o)
+	if err != nil || o.NoCgroup {
+		return "", err
+	}
+	return b.cgroupPath()
 }
 
 // makeCgroup makes the group with its limits and opens what is joined.

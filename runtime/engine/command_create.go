@@ -163,22 +163,8 @@ func limitedGroup(spec *specs.Spec, group string) string {
 
 // writeDown intends what is made outside of the plan and notes what later commands must know.
 func (ct *commandContainer) writeDown(req CommandRequest, group string) error {
-	n := containerNote{
-		Version: req.Spec.Version, Bundle: req.Bundle, Rootfs: req.Bundle, Created: time.Now().UTC(), Annotations: req.Spec.Annotations,
-		Cgroup: group, Limited: limitedGroup(req.Spec, group) != "", Gate: req.Plan.Index(plan.Gate), Exec: req.Plan.Index(plan.Exec),
-		NoProgram: req.NoProgram,
-	}
-	if req.Spec.Root != nil {
-		n.Rootfs = req.Spec.Root.Path
-		if !filepath.IsAbs(n.Rootfs) {
-			n.Rootfs = filepath.Join(req.Bundle, n.Rootfs)
-		}
-	}
-	if req.Spec.Linux != nil {
-		for _, ns := range req.Spec.Linux.Namespaces {
-			n.OwnPIDs = n.OwnPIDs || ns.Type == specs.PIDNamespace && ns.Path == ""
-		}
-	}
+	n := noteOf(req.Spec, req.Bundle, group)
+	n.Gate, n.Exec, n.NoProgram = req.Plan.Index(plan.Gate), req.Plan.Index(plan.Exec), req.NoProgram
 	if i := n.Gate - 1; i >= 0 && req.Plan.Ops[i].Str[0] == plan.BarrierCreated {
 		n.Gate = i // create returns when init meets it there; init may be on its way to the gate still
 	}
@@ -187,9 +173,34 @@ func (ct *commandContainer) writeDown(req CommandRequest, group string) error {
 			n.Ops = append(n.Ops, noteOp{i, req.Plan.Ops[i].Kind, req.Plan.Summary(i)})
 		}
 	}
-	if h := req.Spec.Hooks; h != nil {
+	return ct.writeNote(n)
+}
+
+// noteOf is what the specification says.
+func noteOf(spec *specs.Spec, bundle, group string) containerNote {
+	n := containerNote{
+		Version: spec.Version, Bundle: bundle, Rootfs: bundle, Created: time.Now().UTC(), Annotations: spec.Annotations,
+		Cgroup: group, Limited: limitedGroup(spec, group) != "",
+	}
+	if spec.Root != nil {
+		n.Rootfs = spec.Root.Path
+		if !filepath.IsAbs(n.Rootfs) {
+			n.Rootfs = filepath.Join(bundle, n.Rootfs)
+		}
+	}
+	if spec.Linux != nil {
+		for _, ns := range spec.Linux.Namespaces {
+			n.OwnPIDs = n.OwnPIDs || ns.Type == specs.PIDNamespace && ns.Path == ""
+		}
+	}
+	if h := spec.Hooks; h != nil {
 		n.Poststart, n.Poststop = h.Poststart, h.Poststop
 	}
+	return n
+}
+
+// writeNote notes the container and intends what is made outside of a plan.
+func (ct *commandContainer) writeNote(n containerNote) error {
 	if err := ct.Note(noteContainer, ct.id, n); err != nil {
 		return err
 	}
