@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -25,12 +26,12 @@ func (t *Tree) Update(path string, resources *specs.LinuxResources) error {
 }
 
 func (t *Tree) update(name, path string, resources *specs.LinuxResources) error {
-	plan, err := t.settings(resources)
-	if err != nil {
-		return err
-	}
 	if !t.Exists(path) {
 		return fs.ErrNotExist
+	}
+	plan, err := t.settings(t.withMemoryLimit(path, resources))
+	if err != nil {
+		return err
 	}
 	if err := t.checkUsage(path, resources); err != nil {
 		return err
@@ -57,6 +58,22 @@ func (t *Tree) update(name, path string, resources *specs.LinuxResources) error 
 		}
 	}
 	return nil
+}
+
+// withMemoryLimit adds the limit in force to resources that change the one of memory and swap together, and not that of
+// memory: v2 has a limit of swap alone, which is the difference.
+func (t *Tree) withMemoryLimit(path string, r *specs.LinuxResources) *specs.LinuxResources {
+	if t.v2 == nil || t.find("memory") != t.v2 || r == nil || r.Memory == nil || deref(r.Memory.Swap) <= 0 || deref(r.Memory.Limit) != 0 {
+		return r
+	}
+	limit, err := readUint(t.v2.dir(path), "memory.max")
+	if err != nil || limit == 0 || limit > math.MaxInt64 { // none: what that means for swap is said where it is set
+		return r
+	}
+	with, memory := *r, *r.Memory
+	inForce := int64(limit)
+	memory.Limit, with.Memory = &inForce, &memory
+	return &with
 }
 
 func takenBack(err error) error {
