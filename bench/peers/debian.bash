@@ -4,14 +4,17 @@
 # that they need, below DIR, once. apt's own state is not touched. For programs of
 # a suite with a newer libc there is relink_debian.
 unpack_debian() {
-    local dir=$1 suite=$2 work names
+    local dir=$1 suite=$2 work names mirror
     shift 2
     [[ ! -d $dir ]] || return 0
     mkdir -p "${dir%/*}"
     work=$(mktemp -d "${dir%/*}/.debian-XXXXXX")
     mkdir -p "$work"/{apt/lists/partial,apt/archives/partial,root}
     chmod -R a+rX "$work"
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${DEBIAN_MIRROR:-http://deb.debian.org/debian} $suite main" >"$work/apt/sources"
+    # The mirror is the one that this machine installs from.
+    mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Label: Debian' | sort -u | head -1)}
+    [[ -n $mirror ]] || { echo "no Debian mirror in apt's sources: apt-get update, or set DEBIAN_MIRROR" >&2; return 1; }
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$work/apt/sources"
     cat >"$work/apt/conf" <<EOF
 Dir::Etc::sourcelist "$work/apt/sources";
 Dir::Etc::sourceparts "-";
