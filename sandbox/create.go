@@ -228,6 +228,9 @@ func (m *Manager) remove(ctx context.Context, c *Container) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.gone { // and the container with its pod, whose journal is closed
+		return nil
+	}
 	if c.state == ctrRunning || c.state == ctrStarting {
 		return fmt.Errorf("container %s was started meanwhile: %w", c.ID, ErrState)
 	}

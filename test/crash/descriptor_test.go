@@ -106,7 +106,7 @@ func TestOutOfDescriptors(t *testing.T) {
 			p := n.runPod(n.podConfig("resident"))
 			c := p.run("a", "exec sleep 1000")
 			c.exec(60, "until read -r name </proc/1/comm && [ $name = sleep ]; do :; done")
-			want := n.look() // before any pod is removed: a link goes in its own time, and would be missing afterwards
+			want := n.steady() // before any pod is removed: a link goes in its own time, and would be missing afterwards
 			n.lap("warm", c)
 			pid := n.daemon.Process.Pid
 			if who == "monitor" {

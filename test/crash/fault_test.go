@@ -97,9 +97,10 @@ func TestUnreadableNote(t *testing.T) {
 	}
 	n.start()
 	good := n.runPod(n.podConfig("good"))
-	c := good.run("a", "while :; do sleep 0.05; done")
+	c := good.run("a", "exec sleep 1000")
+	c.exec(60, "until read -r name </proc/1/comm && [ $name = sleep ]; do :; done")
 	for _, data := range []string{`"nonsense"`, `{"config":"//8=","state":"ready","created":1}`, `{"config":{}}`} {
-		want := n.look()
+		want := n.steady()
 		bad := n.runPod(n.podConfig("bad"))
 		bad.run("a", "while :; do sleep 0.05; done")
 		n.kill()

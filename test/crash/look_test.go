@@ -32,6 +32,16 @@ func hierarchies(t testing.TB) []string {
 	return found
 }
 
+// steady is look at a moment when nothing is under way: the tomb is written a little after what it tells of.
+func (n *node) steady() (found []string) {
+	n.t.Helper()
+	until(n.t, "the tomb is still being written", func() bool {
+		found = n.look()
+		return !slices.ContainsFunc(found, func(s string) bool { return strings.Contains(s, "/tomb/.tmp-") })
+	})
+	return found
+}
+
 // look lists all that there is on this machine and that a runtime could have made: one line each.
 func (n *node) look() []string {
 	var s []string

@@ -350,7 +350,7 @@ func TestMonitorsDieUnderStarts(t *testing.T) {
 	p.stop()
 	p.remove()
 	n.mustBeEmpty()
-	want := n.look()
+	want := n.steady()
 	stop, killed := make(chan struct{}), make(chan int)
 	go func() {
 		kills := 0

@@ -84,7 +84,7 @@ func (n *node) count() (points, want []string) {
 	n.start()
 	n.walk() // the first makes what stays: the bridge, the tables
 	n.mustBeEmpty()
-	want = n.look()
+	want = n.steady()
 	n.stop()
 	file := filepath.Join(n.disk, "records")
 	n.start("CRI_MINI_CRASH_COUNT=" + file)

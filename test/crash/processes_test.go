@@ -37,7 +37,7 @@ func TestOutOfProcesses(t *testing.T) {
 		b, _ := os.ReadFile("/proc/" + strconv.Itoa(c.pid()) + "/comm")
 		return string(b) == "sleep\n"
 	})
-	want := n.look() // before any pod is removed: a link goes in its own time, and would be missing afterwards
+	want := n.steady() // before any pod is removed: a link goes in its own time, and would be missing afterwards
 	n.lap("warm", c)
 	limit, current := pidsFile(t, "pids.max"), pidsFile(t, "pids.current")
 	set := func(v string) {
