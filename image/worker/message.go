@@ -8,7 +8,7 @@ import (
 	"github.com/cri-mini/cri-mini/image/unpack"
 )
 
-// Files of the worker process: the control socket, and for the first stage the directory it may write to as argument.
+// controlFD is where the worker process has its end of the control socket.
 const controlFD = 3
 
 // request is one layer. It comes with two descriptors: the blob's pipe and the one for the answer.

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cri-mini/cri-mini/runtime/checkpoint"
+	"github.com/cri-mini/cri-mini/runtime/host"
 )
 
 // descriptorsFile holds what a container's standard streams were, beside criu's images; runc has it too.
@@ -196,25 +197,9 @@ func mountPoints(pid int) ([]mountPoint, error) {
 		if len(f) < 6 {
 			continue
 		}
-		points = append(points, mountPoint{point: unescapeOctal(f[4]), root: unescapeOctal(f[3])})
+		points = append(points, mountPoint{point: host.UnescapeMount(f[4]), root: host.UnescapeMount(f[3])})
 	}
 	return points, nil
-}
-
-// unescapeOctal undoes the escapes of mountinfo (proc_pid_mountinfo(5)).
-func unescapeOctal(s string) string {
-	var out strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				out.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		out.WriteByte(s[i])
-	}
-	return out.String()
 }
 
 // externalKey is the name by which criu finds a namespace that the container joined by a path; runc has the same.

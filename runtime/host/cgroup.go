@@ -53,13 +53,13 @@ func parseMount(line string) (mount, error) {
 	}
 	return mount{
 		major: uint32(major), minor: uint32(minor),
-		root: unescape(fields[3]), point: unescape(fields[4]),
+		root: UnescapeMount(fields[3]), point: UnescapeMount(fields[4]),
 		fstype: super[0], superOptions: super[2],
 	}, nil
 }
 
-// unescape undoes the octal escapes of blanks, newlines and backslashes.
-func unescape(s string) string {
+// UnescapeMount undoes the octal escapes of blanks, newlines and backslashes in mountinfo (proc_pid_mountinfo(5)).
+func UnescapeMount(s string) string {
 	if !strings.Contains(s, `\`) {
 		return s
 	}
